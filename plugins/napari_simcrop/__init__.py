@@ -1,0 +1,1 @@
+"""The napari plugin. This version has no contributions yet."""

@@ -1,0 +1,1 @@
+"""The desktop application. This version has the library and the ``simcrop`` command only."""

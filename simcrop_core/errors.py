@@ -28,9 +28,9 @@ class SimCroPError(ValueError):
         remedy: str,
         path: str | PathLike[str] | None = None,
     ) -> None:
-        self.problem = _sentence(problem)
+        self.problem = sentence(problem)
         self.code = code
-        self.remedy = _sentence(remedy)
+        self.remedy = sentence(remedy)
         self.path = None if path is None else fspath(path)
         super().__init__(str(self))
 
@@ -47,7 +47,7 @@ def _rebuild(problem: str, code: str, remedy: str, path: str | None) -> SimCroPE
     return SimCroPError(problem, code=code, remedy=remedy, path=path)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """One line, ending as a sentence does (control characters would break a terminal's line)."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if not line or line[-1] in ".!?" else f"{line}."

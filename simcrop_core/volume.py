@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simcrop_core.errors import sentence
 from simcrop_core.geometry import Grid
 
 
@@ -18,11 +19,15 @@ from simcrop_core.geometry import Grid
 class Note:
     """Something a person should know about how an input was read.
 
-    ``code`` is short and stable (``"gantry-tilt"``); ``text`` is one plain sentence.
+    ``code`` is short and stable (``"gantry-tilt"``); ``text`` is one plain sentence (control
+    characters are taken out and the full stop is put if it is missing).
     """
 
     code: str
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", sentence(self.text))
 
     def to_dict(self) -> dict[str, str]:
         return {"code": self.code, "text": self.text}

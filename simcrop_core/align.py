@@ -1,0 +1,306 @@
+"""Which patches of a scan look most like each sentence of its report (paper, section 2.2).
+
+The scan goes through the encoder once with all patches visible, every sentence through the text
+encoder once. The similarity of sentence and patch is that of Eq. 2; the top K patches by it are
+the sentence's evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simcrop_core.alignment_result import QUERY, AlignedSentence, AlignmentResult
+from simcrop_core.device import select_device
+from simcrop_core.encoded import Encoded, VolumeCard
+from simcrop_core.errors import SimCroPError
+from simcrop_core.prepare import Placement, Prepared, prepare
+from simcrop_core.report import Report
+from simcrop_core.volume import CTVolume, Note
+
+if TYPE_CHECKING:
+    from simcrop_core.model import SimCroP
+
+__all__ = ["AlignmentResult", "Encoded", "align", "encode", "null_sentences"]
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+Precision = Literal["auto", "fp32", "bf16"]
+
+MAX_QUERY_CHARACTERS = 2000
+
+
+def encode(
+    model: SimCroP,
+    volume: CTVolume,
+    *,
+    placement: Placement = "center",
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> Encoded:
+    """Run the vision encoder over a scan, all patches visible.
+
+    Parameters
+    ----------
+    model, volume
+        The model and the scan.
+    placement
+        Where the model's input lies in the scan, see `simcrop_core.prepare.prepare`. Tiled
+        windows overlap; each patch keeps the features of the window in which it lies furthest
+        from the border.
+    device, precision
+        Where and how to compute; ``"auto"`` takes a GPU if there is one, bf16 on a GPU that has
+        it, and fp32 on a CPU.
+    progress
+        Called with what is done, steps done and steps in all.
+    """
+    say = progress or _silent
+    say("preparing", 0, 1)
+    prepared = prepare(volume, model.input_spec, placement=placement)
+    where = select_device(device)
+    vision = model.vision.to(where).eval()
+    with torch.inference_mode(), _autocast(where, precision):
+        features_ND = _encode_windows(vision, prepared, where, say)
+    return Encoded(
+        patches_ND=features_ND,
+        patches=prepared.patches,
+        inside_N=prepared.inside_N,
+        volume=VolumeCard.of(volume, prepared.notes),
+        model_id=model.model_id,
+        placement=placement,
+    )
+
+
+def align(
+    model: SimCroP,
+    scan: CTVolume | Encoded,
+    report: Report | None = None,
+    *,
+    queries: Sequence[str] = (),
+    top_k: int = 64,
+    placement: Placement = "center",
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> AlignmentResult:
+    """Find each sentence's evidence in a scan.
+
+    Parameters
+    ----------
+    model
+        The model.
+    scan
+        A scan, or one that `encode` has been through, which spares the encoder's run.
+    report
+        Its sentences are aligned in order, all sections.
+    queries
+        Further sentences in a person's own words.
+    top_k
+        Patches per sentence (the paper's K = 64). Patches wholly outside the scan never count.
+    placement, device, precision, progress
+        See `encode`; ``placement`` does not apply to a scan that is encoded already.
+
+    Raises
+    ------
+    SimCroPError
+        No sentence at all; ``top_k`` below 1; a scan encoded by another model; no text encoder.
+    """
+    if top_k < 1:
+        raise SimCroPError(
+            f"{top_k} patches per sentence were asked for.",
+            code="bad-top-k",
+            remedy="Ask for at least 1; the paper takes 64.",
+        )
+    asked = _sentences(report, queries)
+    # Before the long computation, so that a missing text encoder is said at once.
+    texts = [" ".join(sentence.text.split()) for sentence in asked]
+    nulls = null_sentences()
+    say = progress or _silent
+    say("reading the sentences", 0, 1)
+    vectors = model.encode_text([*texts, *nulls])
+    if isinstance(scan, CTVolume):
+        encoded = encode(
+            model,
+            scan,
+            placement=placement,
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
+    else:
+        encoded = scan
+    if encoded.model_id != model.model_id:
+        raise SimCroPError(
+            "The scan was encoded by another model.",
+            code="another-model",
+            remedy="Encode it again with this model.",
+        )
+    with torch.inference_mode():
+        similarity = model.similarity(
+            torch.from_numpy(encoded.patches_ND).to(vectors.sentences_SD), vectors.sentences_SD
+        )
+    similarity_AN = similarity.float().cpu().numpy()
+    inside = np.flatnonzero(encoded.inside_N)
+    k = min(top_k, len(inside))
+    notes = [*_report_notes(report), *_truncation_notes(vectors.truncated, asked)]
+    if k < top_k:
+        notes.append(
+            Note(
+                "fewer-patches",
+                f"Only {k} patches touch the scan, fewer than the {top_k} asked for.",
+            )
+        )
+    count = len(asked)
+    contrast = _contrast(similarity_AN, inside, k)
+    scores, percentiles = against_null(contrast[:count], contrast[count:])
+    volume = encoded.volume
+    return AlignmentResult(
+        sentences=tuple(
+            AlignedSentence(s.text, s.section, s.span, float(score), float(percentile))
+            for s, score, percentile in zip(asked, scores, percentiles, strict=True)
+        ),
+        similarity_SN=np.ascontiguousarray(similarity_AN[:count], dtype=np.float32),
+        top_SK=_top(similarity_AN[:count], inside, k),
+        inside_N=encoded.inside_N,
+        patches=encoded.patches,
+        model=model.card(),
+        volume=VolumeCard(
+            **{
+                **{name: getattr(volume, name) for name in VolumeCard.__slots__},
+                "notes": (*volume.notes, *notes),
+            }
+        ),
+    )
+
+
+@cache
+def null_sentences() -> tuple[str, ...]:
+    """The fixed set of sentences that no chest CT supports."""
+    text = files("simcrop_core").joinpath("data/null_sentences.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line)
+
+
+def against_null(
+    contrast_S: NDArray[Any], null_M: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores (standard deviations above the null's mean) and percentiles (0 to 100)."""
+    spread = float(null_M.std())
+    centered = contrast_S - null_M.mean()
+    score = centered / spread if spread > 0 else np.zeros_like(centered)
+    below = (null_M[None, :] < contrast_S[:, None]).mean(axis=1)
+    equal = (null_M[None, :] == contrast_S[:, None]).mean(axis=1)
+    return score, 100 * (below + equal / 2)
+
+
+def _sentences(report: Report | None, queries: Sequence[str]) -> list[AlignedSentence]:
+    found = [] if report is None else list(report.sentences)
+    asked = [AlignedSentence(s.text, s.section, s.span, 0.0, 0.0) for s in found]
+    for query in queries:
+        if not query.strip():
+            raise SimCroPError(
+                "A free-text query is empty.",
+                code="empty-query",
+                remedy="Write a sentence between quotation marks.",
+            )
+        if len(query) > MAX_QUERY_CHARACTERS:
+            raise SimCroPError(
+                f"A free-text query has {len(query)} characters.",
+                code="long-query",
+                remedy=f"Use one sentence of at most {MAX_QUERY_CHARACTERS} characters.",
+            )
+        asked.append(AlignedSentence(query.strip(), QUERY, None, 0.0, 0.0))
+    if not asked:
+        raise SimCroPError(
+            "There is no sentence to align.",
+            path=None if report is None else report.source,
+            code="no-sentences",
+            remedy="Give a report with text, or a free-text query.",
+        )
+    return asked
+
+
+def _report_notes(report: Report | None) -> list[Note]:
+    return [] if report is None else list(report.notes)
+
+
+def _truncation_notes(truncated: Sequence[int], asked: Sequence[AlignedSentence]) -> list[Note]:
+    return [
+        Note(
+            "sentence-truncated",
+            f"Sentence {index} is longer than the text encoder reads; its end was left out.",
+        )
+        for index in truncated
+        if index < len(asked)
+    ]
+
+
+def _encode_windows(
+    vision: Any, prepared: Prepared, device: torch.device, say: Progress
+) -> NDArray[np.float32]:
+    """Features of all patches, ``(N, D)`` float32, stitched from the windows."""
+    patch, window_shape = prepared.spec.patch_shape, prepared.spec.grid_shape
+    features: NDArray[np.float32] | None = None
+    depth_best = np.full(prepared.patches.shape, -1)
+    # How far each patch of a window lies from the window's border.
+    from_border = np.indices(window_shape)
+    limits = np.array(window_shape).reshape(3, 1, 1, 1)
+    depth = np.minimum(from_border, limits - 1 - from_border).min(axis=0)
+    inside = prepared.inside_N.reshape(prepared.patches.shape)
+    total = len(prepared.window_starts)
+    for number, start in enumerate(prepared.window_starts):
+        say("encoding", number, total)
+        block = tuple(
+            slice(s // p, s // p + n) for s, p, n in zip(start, patch, window_shape, strict=True)
+        )
+        # A window that holds padding only need not be looked at, unless there is no other.
+        if total > 1 and not inside[block].any() and number < total - 1:
+            continue
+        tokens = vision(prepared.window(number)[None].to(device)).patches_BND[0]
+        values = tokens.float().cpu().numpy().reshape(*window_shape, -1)
+        if features is None:
+            features = np.zeros((*prepared.patches.shape, values.shape[-1]), dtype=np.float32)
+        better = depth > depth_best[block]
+        features[block][better] = values[better]
+        depth_best[block] = np.maximum(depth, depth_best[block])
+    say("encoding", total, total)
+    assert features is not None
+    return features.reshape(len(prepared.patches), -1)
+
+
+def _contrast(
+    similarity_AN: NDArray[np.float32], inside: NDArray[np.intp], k: int
+) -> NDArray[np.float64]:
+    """Mean of the top ``k`` similarities less the mean of all, over the patches in the scan."""
+    values = similarity_AN[:, inside].astype(np.float64)
+    top = np.partition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
+    return np.asarray(top.mean(axis=1) - values.mean(axis=1))
+
+
+def _top(
+    similarity_SN: NDArray[np.float32], inside: NDArray[np.intp], k: int
+) -> NDArray[np.int64]:
+    """Flat indices by falling similarity; equal ones in flat order."""
+    order = np.argsort(-similarity_SN[:, inside], axis=1, kind="stable")[:, :k]
+    return inside[order].astype(np.int64)
+
+
+def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    if precision not in ("auto", "fp32", "bf16"):
+        raise SimCroPError(
+            f"There is no precision {precision!r}.",
+            code="unknown-precision",
+            remedy="Use auto, fp32 or bf16.",
+        )
+    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    wanted = precision == "bf16" or (precision == "auto" and automatic)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Nobody watches."""

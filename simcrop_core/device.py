@@ -1,0 +1,38 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from simcrop_core.errors import SimCroPError
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """``"auto"`` (the first CUDA GPU, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    SimCroPError
+        The name is unknown, or there is no such GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number.isdigit() or name == "cuda"):
+        raise SimCroPError(
+            f"There is no device {name!r}.",
+            code="unknown-device",
+            remedy="Use auto, cpu, or cuda:0, cuda:1 and so on.",
+        )
+    index = int(number or 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        found = "no GPU was found" if count == 0 else f"only {count} GPU(s) were found"
+        raise SimCroPError(
+            f"The device {name} was asked for, but {found}.",
+            code="no-such-device",
+            remedy="Use --device auto or cpu; simcrop doctor shows what torch sees.",
+        )
+    return torch.device("cuda", index)

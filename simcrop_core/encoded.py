@@ -1,0 +1,172 @@
+"""A scan after the encoder: what every sentence, and every later question, is compared with."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.geometry import Grid
+from simcrop_core.outputs import whole_file
+from simcrop_core.patches import PatchGrid
+from simcrop_core.volume import CTVolume, Note
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeCard:
+    """What a result says of its scan: geometry and notes, nothing that names the patient."""
+
+    id: str
+    sha256: str
+    format: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    axes: str
+    affine: tuple[tuple[float, ...], ...]
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(cls, volume: CTVolume, notes: tuple[Note, ...] = ()) -> VolumeCard:
+        """The card of a scan; ``notes`` are added to its own."""
+        return cls(
+            id=volume.pseudonym,
+            sha256=volume.sha256,
+            format=volume.format,
+            shape=volume.shape,
+            spacing_mm=volume.spacing_mm,
+            axes=volume.grid.axcodes,
+            affine=tuple(tuple(float(v) for v in row) for row in volume.grid.affine),
+            notes=(*volume.notes, *notes),
+        )
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.shape, np.array(self.affine))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "sha256": self.sha256,
+            "format": self.format,
+            "shape": list(self.shape),
+            "spacing_mm": list(self.spacing_mm),
+            "axes": self.axes,
+            "affine": [list(row) for row in self.affine],
+            "notes": [note.to_dict() for note in self.notes],
+        }
+
+    @classmethod
+    def from_dict(cls, card: dict[str, Any]) -> VolumeCard:
+        x, y, z = (int(n) for n in card["shape"])
+        a, b, c = (float(s) for s in card["spacing_mm"])
+        return cls(
+            id=str(card["id"]),
+            sha256=str(card["sha256"]),
+            format=str(card["format"]),
+            shape=(x, y, z),
+            spacing_mm=(a, b, c),
+            axes=str(card["axes"]),
+            affine=tuple(tuple(float(v) for v in row) for row in card["affine"]),
+            notes=tuple(Note(str(n["code"]), str(n["text"])) for n in card["notes"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A scan's patch features from one model.
+
+    Attributes
+    ----------
+    patches_ND
+        float32, one row per patch in flat order: the encoder's tokens after the last block.
+    patches
+        Where the patches lie.
+    inside_N
+        Which patches touch the scan; the rest is padding.
+    volume
+        The scan's card.
+    model_id
+        The model's id; features are compared only with sentences of the same model.
+    placement
+        Where the input was placed in the scan, see `prepare`.
+    """
+
+    patches_ND: NDArray[np.float32]
+    patches: PatchGrid
+    inside_N: NDArray[np.bool_]
+    volume: VolumeCard
+    model_id: str
+    placement: str
+
+    def save(self, path: str | Path) -> None:
+        """Write to one ``.npz`` file, whole or not at all."""
+        card = {
+            "schema": _SCHEMA,
+            "volume": self.volume.to_dict(),
+            "model_id": self.model_id,
+            "placement": self.placement,
+            "patch_shape": list(self.patches.patch_shape),
+            "grid_shape": list(self.patches.shape),
+        }
+        with whole_file(Path(path)) as hidden, hidden.open("wb") as file:
+            np.savez(
+                file,
+                patches=self.patches_ND,
+                inside=self.inside_N,
+                affine=self.patches.affine,
+                card=np.frombuffer(json.dumps(card).encode(), dtype=np.uint8),
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Encoded:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        SimCroPError
+            The file is missing, damaged, or not an encoded scan.
+        """
+        try:
+            with np.load(Path(path), allow_pickle=False) as stored:
+                card = json.loads(stored["card"].tobytes())
+                if card["schema"] != _SCHEMA:
+                    raise SimCroPError(
+                        f"This encoded scan is of version {card['schema']}.",
+                        path=path,
+                        code="encoded-version",
+                        remedy="Encode the scan again.",
+                    )
+                i, j, k = card["grid_shape"]
+                p, q, r = card["patch_shape"]
+                return cls(
+                    patches_ND=np.asarray(stored["patches"], dtype=np.float32),
+                    patches=PatchGrid(Grid((i, j, k), stored["affine"]), (p, q, r)),
+                    inside_N=np.asarray(stored["inside"], dtype=bool),
+                    volume=VolumeCard.from_dict(card["volume"]),
+                    model_id=str(card["model_id"]),
+                    placement=str(card["placement"]),
+                )
+        except FileNotFoundError as e:
+            raise SimCroPError(
+                "There is no such file.",
+                path=path,
+                code="not-found",
+                remedy="Check the name, or encode the scan.",
+            ) from e
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
+            if isinstance(e, SimCroPError):
+                raise
+            raise SimCroPError(
+                "This is not a whole encoded scan.",
+                path=path,
+                code="encoded-damaged",
+                remedy="Encode the scan again.",
+            ) from e

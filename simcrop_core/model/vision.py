@@ -1,0 +1,428 @@
+"""The vision encoder: a plain ViT over the patches of a CT, and the decoder of masked modelling.
+
+Shapes in names: B batch; H, W, D voxels along the three axes (as ``_B1HWD``); N patches;
+K patches that are kept (visible); T tokens, that is patches and CLS; P voxels of a patch; as the
+last letter D is the width of a vector (as in ``_BND``).
+
+Patches are numbered in C order over the grid (H, W, D): the depth axis runs fastest. Names of the
+parameters are those of the authors' checkpoint, so that it loads as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.model.config import (
+    FormulaPosition,
+    ImageDecoderConfig,
+    PositionKind,
+    VisionConfig,
+)
+
+Shape3 = tuple[int, int, int]
+
+LAYER_NORM_EPS = 1e-6
+
+
+# -- positions ----------------------------------------------------------------------------------
+
+
+def position_embedding(kind: FormulaPosition, grid_shape: Shape3, width: int) -> Tensor:
+    """Fixed position embedding of every patch of a grid, ``(N, width)`` float32.
+
+    ``sincos3d`` gives each axis its own third of the vector: sines then cosines of its index at
+    ``width // 6`` wavelengths, ``1 / 10000 ** (i / (width // 6))``; columns left over are zero.
+    ``official2axis`` is the authors' formula: even columns are sines of the first axis' index,
+    odd columns cosines of the second's, at ``exp(-i ln(10000) / width)``; the depth axis is not
+    encoded.
+    """
+    index_3N = torch.stack(
+        torch.meshgrid(
+            *[torch.arange(n, dtype=torch.float64, device="cpu") for n in grid_shape], indexing="ij"
+        )
+    ).flatten(1)
+    table_ND = torch.zeros(index_3N.shape[1], width, dtype=torch.float64, device="cpu")
+    if kind == "official2axis":
+        column = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")
+        rate = torch.exp(column * (-math.log(10000.0) / width))
+        table_ND[:, 0::2] = torch.sin(index_3N[0][:, None] * rate)
+        table_ND[:, 1::2] = torch.cos(index_3N[1][:, None] * rate)
+    else:
+        waves = width // 6
+        rate = 10000.0 ** (-torch.arange(waves, dtype=torch.float64, device="cpu") / waves)
+        for axis in range(3):
+            phase = index_3N[axis][:, None] * rate
+            start = 2 * waves * axis
+            table_ND[:, start : start + waves] = torch.sin(phase)
+            table_ND[:, start + waves : start + 2 * waves] = torch.cos(phase)
+    return table_ND.float()
+
+
+def token_positions(
+    kind: FormulaPosition, grid_shape: Shape3, width: int, cls_token: bool
+) -> Tensor:
+    """Position embedding of all tokens, ``(1, T, width)``; the row of the CLS token is zero."""
+    table_ND = position_embedding(kind, grid_shape, width)
+    if cls_token:
+        table_ND = torch.cat([table_ND.new_zeros(1, width), table_ND])
+    return table_ND[None]
+
+
+def resized_positions(
+    positions_1TD: Tensor, old_grid: Shape3, new_grid: Shape3, cls_token: bool
+) -> Tensor:
+    """A position embedding stretched trilinearly from one grid to another; CLS row kept."""
+    special = positions_1TD[:, :1] if cls_token else positions_1TD[:, :0]
+    table_1ND = positions_1TD[:, special.shape[1] :]
+    volume = table_1ND.transpose(1, 2).reshape(1, -1, *old_grid)
+    volume = F.interpolate(volume, size=new_grid, mode="trilinear", align_corners=False)
+    return torch.cat([special, volume.flatten(2).transpose(1, 2)], dim=1).contiguous()
+
+
+# -- patches ------------------------------------------------------------------------------------
+
+
+def patchify(x_B1HWD: Tensor, patch_shape: Shape3) -> Tensor:
+    """The voxels of every patch, ``(B, N, P)``: patches and voxels both in C order.
+
+    This is also the target of masked image modelling (paper, Eq. 1).
+    """
+    B, _, *size = x_B1HWD.shape
+    p, q, r = patch_shape
+    h, w, d = (n // s for n, s in zip(size, patch_shape, strict=True))
+    blocks = x_B1HWD.reshape(B, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
+    return blocks.reshape(B, h * w * d, p * q * r)
+
+
+class PatchEmbedding(nn.Module):
+    """A strided 3D convolution, computed as one matrix product over the patches that are kept."""
+
+    def __init__(self, patch_shape: Shape3, width: int) -> None:
+        super().__init__()
+        self.patch_shape = patch_shape
+        # Holds weight (D, 1, p, q, r) and bias under the checkpoint's names. Its forward is not
+        # used: kernel and stride are equal, so the product below is the same sum, and masked
+        # patches need not be computed at all.
+        self.proj = nn.Conv3d(1, width, kernel_size=patch_shape, stride=patch_shape)
+
+    def forward(self, x_B1HWD: Tensor, keep_BK: Tensor | None = None) -> Tensor:
+        """``(B, 1, H, W, D)`` -> ``(B, N or K, width)``."""
+        patches_BNP = patchify(x_B1HWD, self.patch_shape)
+        if keep_BK is not None:
+            patches_BNP = gather_tokens(patches_BNP, keep_BK)
+        return F.linear(patches_BNP, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def gather_tokens(tokens_BND: Tensor, index_BK: Tensor) -> Tensor:
+    """The tokens with the given indices, ``(B, K, D)``."""
+    return tokens_BND.gather(1, index_BK[..., None].expand(-1, -1, tokens_BND.shape[-1]))
+
+
+# -- blocks -------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        B, T, D = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(B, T, D))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, width: int, hidden_width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden_width)
+        self.fc2 = nn.Linear(hidden_width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x_BTD)))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, hidden_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(width, hidden_width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
+        return x_BTD + self.mlp(self.norm2(x_BTD))
+
+
+def initialise_transformer(module: nn.Module) -> None:
+    """Fill linear layers and norms as MAE does: Xavier-uniform weights, zero biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+# -- encoder ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VisionFeatures:
+    """What the encoder gives.
+
+    Attributes
+    ----------
+    patches_BND
+        Patch tokens after the last block, before ``fc_norm``, CLS left out; those of the kept
+        patches, in the order given, where some were masked.
+    pooled_BD
+        The mean of these, through ``fc_norm``.
+    cls_BD
+        The CLS token after the last block, or None where the encoder has none.
+    hidden
+        Patch tokens after the blocks asked for, in that order.
+    """
+
+    patches_BND: Tensor
+    pooled_BD: Tensor
+    cls_BD: Tensor | None
+    hidden: tuple[Tensor, ...] = ()
+
+
+class VisionEncoder(nn.Module):
+    """CT -> patch features (paper, section 2; the authors' published encoder to the letter).
+
+    Parameters
+    ----------
+    config
+        Depth, width, heads, position embedding.
+    grid_shape
+        Patches along the three axes.
+    patch_shape
+        Voxels of a patch.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, config: VisionConfig, grid_shape: Shape3, patch_shape: Shape3) -> None:
+        super().__init__()
+        self.config = config
+        self.grid_shape = grid_shape
+        self.patch_shape = patch_shape
+        width = config.width
+        self.patch_embed = PatchEmbedding(patch_shape, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.cls_token else None
+        tokens = math.prod(grid_shape) + config.cls_token
+        self.register_buffer("pos_embed", torch.zeros(1, tokens, width))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.hidden_width) for _ in range(config.depth)
+        )
+        self.fc_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def initialise(self) -> None:
+        """Fresh weights from torch's random stream; positions by their formula."""
+        initialise_transformer(self)
+        projection = self.patch_embed.proj
+        nn.init.xavier_uniform_(projection.weight.view(self.config.width, -1))
+        nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+        if self.config.position != "loaded":
+            self.pos_embed.copy_(
+                token_positions(
+                    self.config.position,
+                    self.grid_shape,
+                    self.config.width,
+                    self.cls_token is not None,
+                )
+            )
+
+    def forward(
+        self,
+        x_B1HWD: Tensor,
+        keep_BK: Tensor | None = None,
+        *,
+        taps: Sequence[int] = (),
+        position: FormulaPosition | None = None,
+        cls_token: bool = True,
+    ) -> VisionFeatures:
+        """Encode prepared volumes.
+
+        Parameters
+        ----------
+        x_B1HWD
+            Model input, values in [-1, 1].
+        keep_BK
+            Indices of the visible patches for masked modelling; only these are computed.
+        taps
+            Blocks (from 0) whose output is wanted in ``hidden``.
+        position
+            Compute positions by this formula in place of the encoder's own.
+        cls_token
+            False leaves the CLS token out, as the authors' segmentation does.
+
+        Raises
+        ------
+        SimCroPError
+            The input is not one channel of whole patches, or its grid differs from the
+            encoder's and the position embedding is one that was loaded.
+        """
+        grid_shape = self._grid_of(x_B1HWD)
+        positions_1TD = self._positions(grid_shape, position)
+        tokens = self.patch_embed(x_B1HWD, keep_BK)
+        own_positions = positions_1TD[:, positions_1TD.shape[1] - math.prod(grid_shape) :]
+        if keep_BK is not None:
+            own_positions = gather_tokens(own_positions.expand(len(tokens), -1, -1), keep_BK)
+        tokens = tokens + own_positions
+        special = 0
+        if self.cls_token is not None and cls_token:
+            special = 1
+            first = (self.cls_token + positions_1TD[:, :1]).expand(len(tokens), -1, -1)
+            tokens = torch.cat([first.to(tokens.dtype), tokens], dim=1)
+        hidden: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if number in taps:
+                hidden[number] = tokens[:, special:]
+        patches_BND = tokens[:, special:]
+        return VisionFeatures(
+            patches_BND=patches_BND,
+            pooled_BD=self.fc_norm(patches_BND.mean(dim=1)),
+            cls_BD=tokens[:, 0] if special else None,
+            hidden=tuple(hidden[number] for number in taps),
+        )
+
+    def _grid_of(self, x_B1HWD: Tensor) -> Shape3:
+        if x_B1HWD.ndim != 5 or x_B1HWD.shape[1] != 1:
+            raise SimCroPError(
+                f"The encoder takes volumes of shape (batch, 1, H, W, D), not "
+                f"{tuple(x_B1HWD.shape)}",
+                code="input-shape",
+                remedy="Prepare the scan with the model's own input settings.",
+            )
+        size = tuple(x_B1HWD.shape[2:])
+        if any(n < p or n % p for n, p in zip(size, self.patch_shape, strict=True)):
+            raise SimCroPError(
+                f"An input of {size} voxels is not made of patches of {self.patch_shape}",
+                code="input-shape",
+                remedy="Prepare the scan with the model's own input settings.",
+            )
+        h, w, d = (n // p for n, p in zip(size, self.patch_shape, strict=True))
+        return h, w, d
+
+    def _positions(self, grid_shape: Shape3, position: FormulaPosition | None) -> Tensor:
+        """Positions ``(1, T, D)`` for a grid: the stored ones wherever they apply."""
+        if position is None and grid_shape == self.grid_shape:
+            return self.pos_embed
+        kind: PositionKind = position or self.config.position
+        has_cls = self.cls_token is not None
+        if position is None and (kind == "loaded" or not self.follows_formula(kind)):
+            raise SimCroPError(
+                f"The model's position embedding was loaded for a grid of {self.grid_shape} "
+                f"patches and the input has {grid_shape}",
+                code="grid-mismatch",
+                remedy="Give an input of the model's own shape, or resize the position embedding.",
+            )
+        assert kind != "loaded"
+        table = token_positions(kind, grid_shape, self.config.width, has_cls)
+        return table.to(self.pos_embed)
+
+    def follows_formula(self, kind: FormulaPosition) -> bool:
+        """Whether the stored positions are those of the formula (a loaded table always wins)."""
+        table = token_positions(
+            kind, self.grid_shape, self.config.width, self.cls_token is not None
+        )
+        return bool((table.to(self.pos_embed) - self.pos_embed).abs().max() < 1e-3)
+
+
+# -- decoder of masked image modelling ----------------------------------------------------------
+
+
+class ImageDecoder(nn.Module):
+    """Visible patch features and mask tokens -> the voxels of every patch (paper, Eq. 1).
+
+    Parameters
+    ----------
+    config
+        Depth, width, heads, position embedding.
+    encoder_width
+        Width of the features it reads.
+    grid_shape, patch_shape
+        As the encoder's.
+    cls_token
+        Whether the encoder has a CLS token, which then goes through the decoder too.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        config: ImageDecoderConfig,
+        encoder_width: int,
+        grid_shape: Shape3,
+        patch_shape: Shape3,
+        cls_token: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.grid_shape = grid_shape
+        self.has_cls = cls_token
+        width = config.width
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        tokens = math.prod(grid_shape) + cls_token
+        self.register_buffer("pos_embed", torch.zeros(1, tokens, width))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, 4 * width) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.pred = nn.Linear(width, math.prod(patch_shape))
+
+    def initialise(self) -> None:
+        """Fresh weights from torch's random stream; positions by their formula."""
+        initialise_transformer(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        if self.config.position != "loaded":
+            self.pos_embed.copy_(
+                token_positions(
+                    self.config.position, self.grid_shape, self.config.width, self.has_cls
+                )
+            )
+
+    def forward(self, features: VisionFeatures, keep_BK: Tensor) -> Tensor:
+        """Voxels of all patches, ``(B, N, P)``, those of :func:`patchify`.
+
+        ``features`` are the encoder's for the visible patches ``keep_BK``, in that order.
+        """
+        visible_BKD = self.embed(features.patches_BND)
+        B, _, D = visible_BKD.shape
+        N = math.prod(self.grid_shape)
+        tokens = self.mask_token.to(visible_BKD.dtype).expand(B, N, D)
+        tokens = tokens.scatter(1, keep_BK[..., None].expand(-1, -1, D), visible_BKD)
+        if self.has_cls:
+            assert features.cls_BD is not None
+            tokens = torch.cat([self.embed(features.cls_BD)[:, None], tokens], dim=1)
+        tokens = tokens + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.pred(self.norm(tokens[:, int(self.has_cls) :]))

@@ -6,7 +6,9 @@ torch is imported when it is first used.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -42,7 +44,37 @@ _HOME = {
     "draw_figure": "simcrop_core.figure",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "AlignmentResult",
+    "CTVolume",
+    "Encoded",
+    "FigureSpec",
+    "Grid",
+    "InputSpec",
+    "Note",
+    "PatchGrid",
+    "Prepared",
+    "Report",
+    "Section",
+    "Segmentation",
+    "Sentence",
+    "SimCroP",
+    "SimCroPError",
+    "__version__",
+    "align",
+    "create_model",
+    "draw_figure",
+    "encode",
+    "import_checkpoint",
+    "load_model",
+    "prepare",
+    "read_report",
+    "read_volume",
+    "save_model",
+    "segment",
+    "write_labels",
+    "write_volume",
+]
 
 if TYPE_CHECKING:
     from simcrop_core.align import AlignmentResult, Encoded, align, encode
@@ -75,3 +107,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps ``simcrop_core.align`` the function when the module of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

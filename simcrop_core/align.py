@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from simcrop_core.alignment_result import QUERY, AlignedSentence, AlignmentResult
-from simcrop_core.device import select_device
+from simcrop_core.device import Precision, autocast, select_device
 from simcrop_core.encoded import Encoded, VolumeCard
 from simcrop_core.errors import SimCroPError
 from simcrop_core.prepare import Placement, Prepared, prepare
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["AlignmentResult", "Encoded", "align", "encode", "null_sentences"]
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-Precision = Literal["auto", "fp32", "bf16"]
 
 MAX_QUERY_CHARACTERS = 2000
 
@@ -65,7 +64,7 @@ def encode(
     prepared = prepare(volume, model.input_spec, placement=placement)
     where = select_device(device)
     vision = model.vision.to(where).eval()
-    with torch.inference_mode(), _autocast(where, precision):
+    with torch.inference_mode(), autocast(where, precision):
         features_ND = _encode_windows(vision, prepared, where, say)
     return Encoded(
         patches_ND=features_ND,
@@ -282,24 +281,10 @@ def _contrast(
     return np.asarray(top.mean(axis=1) - values.mean(axis=1))
 
 
-def _top(
-    similarity_SN: NDArray[np.float32], inside: NDArray[np.intp], k: int
-) -> NDArray[np.int64]:
+def _top(similarity_SN: NDArray[np.float32], inside: NDArray[np.intp], k: int) -> NDArray[np.int64]:
     """Flat indices by falling similarity; equal ones in flat order."""
     order = np.argsort(-similarity_SN[:, inside], axis=1, kind="stable")[:, :k]
     return inside[order].astype(np.int64)
-
-
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    if precision not in ("auto", "fp32", "bf16"):
-        raise SimCroPError(
-            f"There is no precision {precision!r}.",
-            code="unknown-precision",
-            remedy="Use auto, fp32 or bf16.",
-        )
-    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bf16" or (precision == "auto" and automatic)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def _silent(what: str, done: int, total: int) -> None:

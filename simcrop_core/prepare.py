@@ -193,7 +193,9 @@ def _lungs_note(center: FloatArray | None) -> Note:
             "No lungs were found, so the input was placed on the centre of the scan.",
         )
     x, y, z = center
-    return Note("placed-on-lungs", f"The input was placed on the lungs, at {x:.0f}, {y:.0f}, {z:.0f} mm.")
+    return Note(
+        "placed-on-lungs", f"The input was placed on the lungs, at {x:.0f}, {y:.0f}, {z:.0f} mm."
+    )
 
 
 def _window_start(whole: Grid, spec: InputSpec, center_mm: FloatArray | None) -> tuple[int, ...]:
@@ -224,9 +226,7 @@ def _tiled_extent(whole: Grid, spec: InputSpec) -> tuple[tuple[int, ...], tuple[
     return tuple((m - n) // 2 for m, n in zip(whole.shape, shape, strict=True)), shape
 
 
-def _window_starts(
-    shape: tuple[int, ...], spec: InputSpec
-) -> tuple[tuple[int, int, int], ...]:
+def _window_starts(shape: tuple[int, ...], spec: InputSpec) -> tuple[tuple[int, int, int], ...]:
     """Windows of the input's size, on patch borders, evenly spread so that all is covered."""
     per_axis: list[list[int]] = []
     for extent, size, patch in zip(shape, spec.shape, spec.patch_shape, strict=True):

@@ -110,7 +110,9 @@ def _resample_aligned(
     target_of = [axes.index(axis) for axis in order]
     lower, upper, weight, inside = zip(
         *(
-            _taps(matrix, source_axis, target_axis, values_XYZ.shape[source_axis], shape[target_axis])
+            _taps(
+                matrix, source_axis, target_axis, values_XYZ.shape[source_axis], shape[target_axis]
+            )
             for source_axis, target_axis in zip(order, target_of, strict=True)
         ),
         strict=True,

@@ -1,0 +1,82 @@
+"""The ``simcrop`` command.
+
+Nothing heavy is imported here: what a command needs, it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from simcrop_core.cli.parser import make_parser
+from simcrop_core.errors import SimCroPError
+
+REFUSED = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    0 done; 2 refused, with one line on stderr; 130 stopped by Ctrl-C; 1 a defect in SimCroP.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = make_parser().parse_args(argv)
+    _stop_on_terminate()
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except SimCroPError as e:
+        if arguments.debug:
+            raise
+        _say(f"simcrop: {e}")
+        return REFUSED
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        _say("simcrop: Stopped. Nothing was left half-written.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        if arguments.debug:
+            raise
+        _say(
+            "simcrop: This machine has too little memory for it. Close other programs, or cut the scan."
+        )
+        return REFUSED
+    except Exception as e:
+        if arguments.debug:
+            raise
+        _say(
+            f"simcrop: A defect in SimCroP ({type(e).__name__}: {' '.join(str(e).split())[:300]}). "
+            "Please report it with what --debug prints."
+        )
+        return FAILED
+
+
+def _say(line: str) -> None:
+    # A progress bar may stand on the line.
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{line}", file=sys.stderr)
+
+
+def _stop_on_terminate() -> None:
+    """Make a plain ``kill`` end as Ctrl-C does: clean-up runs, nothing stays half-written."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: the caller owns the signals
+        return

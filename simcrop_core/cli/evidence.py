@@ -1,0 +1,178 @@
+"""``simcrop align``, ``simcrop segment`` and ``simcrop batch align``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from simcrop_core.cli.terminal import (
+    answer,
+    load,
+    note_lines,
+    progress_bar,
+    read_scan,
+    read_words,
+)
+from simcrop_core.errors import SimCroPError
+
+_TEXT_WIDTH = 60
+
+
+def run_align(arguments: argparse.Namespace) -> int:
+    from simcrop_core.align import align
+    from simcrop_core.batch import write_study
+
+    report = read_words(arguments)
+    if report is None and not arguments.query:
+        raise SimCroPError(
+            "There is nothing to look for in the scan.",
+            code="no-sentences",
+            remedy="Give a report with --report, or a sentence with --query.",
+        )
+    with progress_bar(arguments) as progress:
+        progress("reading the scan", 0, 1)
+        volume = read_scan(arguments)
+        progress("loading the model", 0, 1)
+        model = load(arguments)
+        result = align(
+            model,
+            _scan(arguments, model, volume, progress),
+            report,
+            queries=arguments.query,
+            top_k=arguments.top_k,
+            placement=arguments.placement,
+            device=arguments.device,
+            precision=arguments.precision,
+        )
+        progress("writing", 0, 1)
+        out = Path(arguments.out)
+        write_study(out, volume, result)
+    lines = [f"{volume!r}", *note_lines(result.volume.notes), "", _HEADER]
+    for index, sentence in enumerate(result.sentences):
+        text = " ".join(sentence.text.split())
+        short = text if len(text) <= _TEXT_WIDTH else text[: _TEXT_WIDTH - 3] + "..."
+        best = result.top(index, 1)
+        where = (
+            "{:7.1f} {:7.1f} {:7.1f}".format(*result.patches.center(int(best[0])))
+            if len(best)
+            else "none in scan"
+        )
+        lines.append(
+            f"{index:3d}  {sentence.score:6.2f}  {sentence.null_percentile:5.1f}  {where}  {short}"
+        )
+    if not model.config.is_trained:
+        lines.append(_UNTRAINED)
+    lines.append(f"Written to {out}: alignment.json, alignment.npz, heatmaps/, figure.png")
+    answer(arguments, result.to_dict(), lines)
+    return 0
+
+
+_HEADER = "  #   score  null%  best patch, RAS mm       sentence"
+_UNTRAINED = (
+    "The model's weights are untrained: its patches mean nothing yet, they only show the path."
+)
+
+
+def _scan(arguments, model, volume, progress):  # type: ignore[no-untyped-def]
+    """The encoded scan: from ``--encoded`` if that is of this scan and model, else computed."""
+    from simcrop_core.align import Encoded, encode
+
+    kept = None if arguments.encoded is None else Path(arguments.encoded)
+    if kept is not None and kept.exists():
+        encoded = Encoded.load(kept)
+        same = (
+            encoded.model_id == model.model_id
+            and encoded.volume.sha256 == volume.sha256
+            and encoded.placement == arguments.placement
+        )
+        if same:
+            return encoded
+    encoded = encode(
+        model,
+        volume,
+        placement=arguments.placement,
+        device=arguments.device,
+        precision=arguments.precision,
+        progress=progress,
+    )
+    if kept is not None:
+        encoded.save(kept)
+    return encoded
+
+
+def run_segment(arguments: argparse.Namespace) -> int:
+    from simcrop_core.io import write_labels
+    from simcrop_core.outputs import whole_file
+    from simcrop_core.segment import segment
+
+    out = Path(arguments.out)
+    stem = _label_stem(out)
+    with progress_bar(arguments) as progress:
+        progress("loading the model", 0, 1)
+        arguments.text_encoder = None
+        model = load(arguments)
+        progress("reading the scan", 0, 1)
+        volume = read_scan(arguments)
+        result = segment(
+            model,
+            volume,
+            overlap=arguments.overlap,
+            device=arguments.device,
+            precision=arguments.precision,
+            progress=progress,
+        )
+        progress("writing", 0, 1)
+        write_labels(out, result.labels_XYZ, result.grid)
+        with whole_file(out.with_name(f"{stem}.json")) as hidden:
+            text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
+            hidden.write_text(text + "\n", encoding="utf-8")
+    lines = [f"{volume!r}", *note_lines(result.notes)]
+    lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
+    if not model.config.is_trained:
+        lines.append("The model's weights are untrained: these labels mean nothing yet.")
+    lines.append(f"Written to {out} and {out.with_name(f'{stem}.json')}")
+    answer(arguments, result.to_dict(), lines)
+    return 0
+
+
+def _label_stem(out: Path) -> str:
+    for suffix in (".nii.gz", ".nii"):
+        if out.name.endswith(suffix) and len(out.name) > len(suffix):
+            return out.name[: -len(suffix)]
+    raise SimCroPError(
+        "Labels are written as NIfTI.",
+        path=out,
+        code="unknown-suffix",
+        remedy="Let the name end in .nii.gz or .nii.",
+    )
+
+
+def run_batch(arguments: argparse.Namespace) -> int:
+    from simcrop_core.batch import BatchRequest, align_manifest
+
+    request = BatchRequest(
+        model=arguments.model,
+        text_encoder=arguments.text_encoder,
+        top_k=arguments.top_k,
+        placement=arguments.placement,
+        device=arguments.device,
+        precision=arguments.precision,
+        figures=not arguments.no_figures,
+    )
+    with progress_bar(arguments) as progress:
+        tally = align_manifest(
+            Path(arguments.manifest),
+            Path(arguments.out),
+            request,
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            progress=progress,
+        )
+    lines = [
+        f"{tally.aligned} aligned, {tally.skipped} done before, {tally.failed} failed; "
+        f"see {Path(arguments.out) / 'status.csv'}"
+    ]
+    lines += [f"  {study}: {message}" for study, message in tally.failures]
+    answer(arguments, tally.to_dict(), lines)
+    return 0 if tally.aligned + tally.skipped > 0 else 2

@@ -1,0 +1,365 @@
+"""What the ``simcrop`` command understands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from simcrop_core import __version__
+
+_PLANES = ("axial", "coronal", "sagittal")
+_PLACEMENTS = ("center", "lungs", "tiled")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """A command that is imported when it runs."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        command = getattr(import_module(f"simcrop_core.cli.{module}"), function)
+        return int(command(arguments))
+
+    return run
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="simcrop",
+        description="A chest CT and its report explain each other: which patches of the scan look "
+        "most like each sentence. For research use only, not for diagnosis.",
+    )
+    parser.add_argument("--version", action="version", version=f"simcrop {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_align(commands)
+    _add_segment(commands)
+    _add_figure(commands)
+    _add_inspect(commands)
+    _add_models(commands)
+    _add_batch(commands)
+    _add_sample(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, **more: Any
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=more.pop("description", summary + "."), **more
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a refusal")
+    parser.add_argument("--json", action="store_true", help="answer in JSON; no progress bars")
+    return parser
+
+
+# -- arguments that several commands share ----------------------------------------------------
+
+
+def _volume_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading the scan")
+    group.add_argument("--series", metavar="ID", help="which DICOM series (simcrop inspect lists)")
+    group.add_argument(
+        "--fill-gaps", action="store_true", help="interpolate missing DICOM slices, with a note"
+    )
+    group.add_argument(
+        "--spacing",
+        type=_numbers(3, "millimetres", positive=True),
+        metavar="X,Y,Z",
+        help="millimetres between voxels along the array's axes, where the file has none (npz)",
+    )
+    group.add_argument(
+        "--axes",
+        metavar="LPS",
+        help="body direction in which each array axis grows, where the file has none (npz)",
+    )
+    group.add_argument(
+        "--allow-missing-geometry",
+        action="store_true",
+        help="read a file that does not say where its voxels lie, with a note",
+    )
+    group.add_argument(
+        "--allow-any-modality", action="store_true", help="read what does not look like CT"
+    )
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading the report")
+    group.add_argument("--report", metavar="R", help="text, JSON, CT-RATE csv or DICOM SR")
+    group.add_argument("--volume-name", metavar="NAME", help="which row of a csv of reports")
+    group.add_argument("--encoding", metavar="NAME", help="the report's code page, if not UTF-8")
+
+
+def _compute_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("computing")
+    group.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda:N", help="where to compute"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto is fp32 on a CPU and bf16 on a GPU that has it",
+    )
+
+
+def _model_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="M", help="model folder")
+    parser.add_argument(
+        "--text-encoder", metavar="T", help="minilm, a folder or a hub id, instead of the model's"
+    )
+
+
+def _align_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--top-k", type=_whole(1), default=64, metavar="K", help="patches per sentence (64)"
+    )
+    parser.add_argument(
+        "--placement",
+        choices=_PLACEMENTS,
+        default="center",
+        help="where the model's input lies in a larger scan: its centre, the lungs, or tiles "
+        "over all of it",
+    )
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+def _add_align(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "align",
+        _later("evidence", "run_align"),
+        "find the patches of a scan that look most like each sentence",
+        description="Find, for every sentence of a report, the patches of the scan that look "
+        "most like it. Writes alignment.json, alignment.npz, heatmaps/ and figure.png.",
+    )
+    parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    _model_option(parser)
+    parser.add_argument(
+        "--query",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a sentence in your own words (may be given several times)",
+    )
+    _align_options(parser)
+    parser.add_argument(
+        "--encoded",
+        metavar="FILE.npz",
+        help="keep the encoded scan here, and use it if it is of this scan and model",
+    )
+    _report_options(parser)
+    _volume_options(parser)
+    _compute_options(parser)
+
+
+def _add_segment(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "segment",
+        _later("evidence", "run_segment"),
+        "label the structures of a scan",
+        description="Label every voxel of a scan with a model that has a segmentation head. "
+        "Writes the labels on the scan's own voxels, and a .json beside them.",
+    )
+    parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
+    parser.add_argument("--out", required=True, metavar="LABELS.nii.gz", help="file for the labels")
+    _model_option(parser)
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
+    )
+    _volume_options(parser)
+    _compute_options(parser)
+
+
+def _add_figure(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "figure",
+        _later("figures", "run_figure"),
+        "draw sentences and their patches over the scan",
+        description="Draw a figure like the paper's Fig. 4 from what simcrop align wrote.",
+    )
+    parser.add_argument("ct", metavar="CT", help="the scan that was aligned")
+    parser.add_argument(
+        "--alignment", required=True, metavar="DIR", help="folder that simcrop align wrote"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="picture to write: .png, .pdf or .svg"
+    )
+    parser.add_argument(
+        "--sentences",
+        type=_numbers(None, "sentence numbers", whole=True),
+        metavar="0,3,4",
+        help="sentences to draw, by their index in alignment.json",
+    )
+    parser.add_argument(
+        "--planes", type=_choices(_PLANES), metavar="axial,coronal", help="columns of the figure"
+    )
+    parser.add_argument(
+        "--position",
+        type=_numbers(3, "millimetres"),
+        metavar="X,Y,Z",
+        help="RAS millimetres of the planes (default: each sentence's best patch)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any other field of the figure; simcrop figure --fields lists them",
+    )
+    _volume_options(parser)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        _later("inspect", "run_inspect"),
+        "say what a file or folder is, as it would be read",
+        description="Read a scan, a report, a model folder, an alignment or an encoded scan and "
+        "say what it is, with all notes.",
+    )
+    parser.add_argument("path", metavar="PATH")
+    _volume_options(parser)
+    group = parser.add_argument_group("reading a report")
+    group.add_argument("--volume-name", metavar="NAME", help="which row of a csv of reports")
+    group.add_argument("--encoding", metavar="NAME", help="the report's code page, if not UTF-8")
+
+
+def _add_models(commands: Any) -> None:
+    models = commands.add_parser("models", help="create, import and describe models")
+    verbs = models.add_subparsers(title="verbs", metavar="VERB", required=True)
+    create = _command(
+        verbs,
+        "create",
+        _later("models", "run_create"),
+        "make a model with fresh, untrained weights",
+    )
+    create.add_argument("preset", metavar="PRESET", help="starter, paper or released")
+    create.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
+    create.add_argument(
+        "--text-encoder", metavar="T", help="minilm, a folder or a hub id, instead of the preset's"
+    )
+    create.add_argument(
+        "--segmentation",
+        metavar="NAMES",
+        help='add a segmentation head for these structures: "left lung,right lung"',
+    )
+    create.add_argument("--seed", type=_whole(0), default=0, help="random seed of the weights (0)")
+    create.add_argument("--overwrite", action="store_true", help="replace an earlier model")
+    brought = _command(
+        verbs,
+        "import",
+        _later("models", "run_import"),
+        "make a model folder from a checkpoint of the authors' code",
+    )
+    brought.add_argument("checkpoint", metavar="CHECKPOINT.pth")
+    brought.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
+    brought.add_argument(
+        "--text-encoder", metavar="T", help="minilm, a folder or a hub id (default: CXR-BERT)"
+    )
+    brought.add_argument("--overwrite", action="store_true", help="replace an earlier model")
+    info = _command(verbs, "info", _later("models", "run_info"), "say what a model folder holds")
+    info.add_argument("folder", metavar="DIR")
+
+
+def _add_batch(commands: Any) -> None:
+    batch = commands.add_parser("batch", help="the same over many studies")
+    verbs = batch.add_subparsers(title="verbs", metavar="VERB", required=True)
+    parser = _command(
+        verbs,
+        "align",
+        _later("evidence", "run_batch"),
+        "align every study of a manifest",
+        description="Align every study of a csv with the columns study, ct, report and, for a "
+        "csv of reports, volume_name. What is done already is skipped; a study that cannot be "
+        "read is recorded in status.csv and skipped.",
+    )
+    parser.add_argument("manifest", metavar="MANIFEST.csv")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a folder for each study here")
+    _model_option(parser)
+    _align_options(parser)
+    parser.add_argument(
+        "--workers", type=_whole(1), default=1, metavar="N", help="processes on this machine (1)"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler: tcp://host:8786")
+    parser.add_argument(
+        "--no-figures", action="store_true", help="leave out each study's figure.png"
+    )
+    _compute_options(parser)
+
+
+def _add_sample(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "sample",
+        _later("sample", "run_sample"),
+        "write the built-in sample study",
+        description="Write a small artificial chest CT and its report, to try the software on.",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the study")
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _command(
+        commands, "doctor", _later("doctor", "run_doctor"), "say what this machine offers"
+    )
+    parser.add_argument(
+        "--models", action="append", default=[], metavar="DIR", help="look for models here too"
+    )
+
+
+# -- types of arguments -------------------------------------------------------------------------
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return number
+
+    return convert
+
+
+def _numbers(
+    count: int | None, what: str, *, positive: bool = False, whole: bool = False
+) -> Callable[[str], tuple[float, ...]]:
+    def convert(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple((int if whole else float)(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        wrong_count = not values or (count is not None and len(values) != count)
+        if wrong_count or any(v != v or abs(v) > 1e9 or (positive and v <= 0) for v in values):
+            wanted = "" if count is None else f"{count} "
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{what} with commas between")
+        return values
+
+    return convert
+
+
+def _choices(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def convert(text: str) -> tuple[str, ...]:
+        chosen = tuple(part.strip() for part in text.split(","))
+        if not all(part in names for part in chosen):
+            raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(names)}")
+        return chosen
+
+    return convert

@@ -1,0 +1,98 @@
+"""Progress bars and answers on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simcrop_core.align import Progress
+    from simcrop_core.report import Report
+    from simcrop_core.volume import CTVolume, Note
+
+
+@contextmanager
+def progress_bar(arguments: argparse.Namespace) -> Iterator[Progress]:
+    """A bar on stderr that tells what is being done; nothing with ``--json``."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or bar.desc != f"{what}: ":
+            if bar is not None:
+                bar.close()
+            bar = tqdm(
+                desc=what,
+                total=total,
+                file=sys.stderr,
+                leave=False,
+                delay=0.5,
+                disable=arguments.json or not sys.stderr.isatty(),
+            )
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: list[str]) -> None:
+    """Print ``facts`` as JSON if asked, else ``lines``."""
+    if arguments.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(lines))
+
+
+def note_lines(notes: tuple[Note, ...] | list[Note]) -> list[str]:
+    return [f"  note: {note.text}" for note in notes]
+
+
+def read_scan(arguments: argparse.Namespace, path: str | None = None) -> CTVolume:
+    """Read the scan named on the command line with the options given there."""
+    from simcrop_core.io import read_volume
+
+    return read_volume(
+        Path(arguments.ct if path is None else path),
+        series=arguments.series,
+        fill_gaps=arguments.fill_gaps,
+        spacing_mm=arguments.spacing,
+        axcodes=arguments.axes,
+        allow_missing_geometry=arguments.allow_missing_geometry,
+        allow_any_modality=arguments.allow_any_modality,
+    )
+
+
+def read_words(arguments: argparse.Namespace) -> Report | None:
+    """Read the report named on the command line, if one is."""
+    from simcrop_core.errors import SimCroPError
+    from simcrop_core.report import read_report
+
+    if arguments.report is None:
+        if arguments.volume_name or arguments.encoding:
+            raise SimCroPError(
+                "--volume-name and --encoding say how to read a report, and none was given.",
+                code="no-report",
+                remedy="Name the report with --report.",
+            )
+        return None
+    return read_report(
+        Path(arguments.report), volume_name=arguments.volume_name, encoding=arguments.encoding
+    )
+
+
+def load(arguments: argparse.Namespace) -> Any:
+    """Load the model named on the command line."""
+    from simcrop_core.model import load_model
+
+    return load_model(arguments.model, text_encoder=arguments.text_encoder)

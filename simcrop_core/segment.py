@@ -1,0 +1,200 @@
+"""Segmentation of a scan by a model that has a segmentation head, on the scan's own voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simcrop_core.device import Precision, autocast, select_device
+from simcrop_core.errors import SimCroPError
+from simcrop_core.geometry import Grid
+from simcrop_core.prepare import resampled_grid
+from simcrop_core.resample import resample_linear
+from simcrop_core.volume import CTVolume, Note
+
+if TYPE_CHECKING:
+    from simcrop_core.model import SimCroP
+
+Progress = Callable[[str, int, int], None]
+
+# Slices of the scan that are labelled at a time; keeps the class maps' memory small.
+_SLAB = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """Labels of a scan.
+
+    Attributes
+    ----------
+    labels_XYZ
+        uint8, on the scan's own grid; 0 is background.
+    grid
+        The scan's grid.
+    names
+        Label -> structure.
+    model
+        What the model says of itself.
+    volume_id
+        The scan's pseudonym.
+    notes
+        The scan's notes.
+    """
+
+    labels_XYZ: NDArray[np.uint8]
+    grid: Grid
+    names: dict[int, str]
+    model: dict[str, Any]
+    volume_id: str
+    notes: tuple[Note, ...]
+
+    @property
+    def volume_ml(self) -> dict[str, float]:
+        """Millilitres of each structure."""
+        counts = np.bincount(self.labels_XYZ.ravel(order="K"), minlength=max(self.names) + 1)
+        voxel_ml = self.grid.voxel_volume_mm3 / 1000
+        return {name: float(counts[label] * voxel_ml) for label, name in self.names.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``labels.json``."""
+        return {
+            "schema": 1,
+            "labels": {str(label): name for label, name in self.names.items()},
+            "volume_ml": {name: round(ml, 4) for name, ml in self.volume_ml.items()},
+            "model": self.model,
+            "volume": {"id": self.volume_id},
+            "notes": [note.to_dict() for note in self.notes],
+        }
+
+
+def segment(
+    model: SimCroP,
+    volume: CTVolume,
+    *,
+    overlap: float = 0.5,
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> Segmentation:
+    """Label every voxel of a scan.
+
+    The whole scan, resampled to the model's spacing, is covered by overlapping windows (MONAI's
+    sliding window, Gaussian weights); the class probabilities are interpolated linearly back to
+    the scan's own voxels, where the most probable class wins.
+
+    Parameters
+    ----------
+    overlap
+        Share of a window that neighbouring windows have in common, 0 to below 1.
+    device, precision, progress
+        See `simcrop_core.align.encode`.
+
+    Raises
+    ------
+    SimCroPError
+        The model has no segmentation head, or ``overlap`` is out of range.
+    """
+    head = model.segmentation
+    if head is None:
+        raise SimCroPError(
+            f"The model {model.config.name!r} has no segmentation head.",
+            code="no-segmentation-head",
+            remedy="Choose a model that was made or trained for segmentation.",
+        )
+    if not 0 <= overlap < 1:
+        raise SimCroPError(
+            f"An overlap of {overlap:g} was asked for.",
+            code="bad-overlap",
+            remedy="Use 0 or more and less than 1; 0.5 is usual.",
+        )
+    where = select_device(device)
+    probabilities_CHWD, grid = _probabilities(model, volume, overlap, where, precision, progress)
+    names = dict(enumerate(head.labels, start=1))
+    return Segmentation(
+        labels_XYZ=_most_probable(probabilities_CHWD, grid, volume.grid, progress),
+        grid=volume.grid,
+        names=names,
+        model=model.card(),
+        volume_id=volume.pseudonym,
+        notes=volume.notes,
+    )
+
+
+def _probabilities(
+    model: SimCroP,
+    volume: CTVolume,
+    overlap: float,
+    device: torch.device,
+    precision: Precision,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], Grid]:
+    """Class probabilities over the whole scan at the model's spacing, ``(C, H, W, D)``."""
+    from monai.inferers import sliding_window_inference
+
+    spec, head = model.input_spec, model.segmentation
+    assert head is not None
+    whole = resampled_grid(volume.grid, spec)
+    roi = head.roi
+    # A scan smaller than one window is padded to it, scan in the middle.
+    shape = tuple(max(n, r) for n, r in zip(whole.shape, roi, strict=True))
+    grid = whole.window([(n - m) // 2 for n, m in zip(whole.shape, shape, strict=True)], shape)
+    fill = spec.hu_window[0] if spec.padding == "air" else None
+    values, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window)
+    windows = _window_count(shape, roi, overlap)
+    done = 0
+    net = head.to(device).eval()
+
+    def predict(windows_B1HWD: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        if progress is not None:
+            progress("segmenting", done, windows)
+        done += windows_B1HWD.shape[0]
+        with autocast(device, precision):
+            logits_BCHWD = net(windows_B1HWD)
+        return logits_BCHWD.float()
+
+    with torch.inference_mode():
+        logits_BCHWD = sliding_window_inference(
+            torch.from_numpy(values)[None, None],
+            roi_size=roi,
+            sw_batch_size=1,
+            predictor=predict,
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
+            device=torch.device("cpu"),
+        )
+        probabilities = torch.softmax(logits_BCHWD[0], dim=0)
+    return probabilities.numpy(), grid
+
+
+def _window_count(shape: tuple[int, ...], roi: tuple[int, ...], overlap: float) -> int:
+    count = 1
+    for n, r in zip(shape, roi, strict=True):
+        step = max(1, int(r * (1 - overlap)))
+        count *= 1 if n == r else -(-(n - r) // step) + 1
+    return count
+
+
+def _most_probable(
+    probabilities_CHWD: NDArray[np.float32], source: Grid, scan: Grid, progress: Progress | None
+) -> NDArray[np.uint8]:
+    labels = np.zeros(scan.shape, dtype=np.uint8, order="F")
+    for start in range(0, scan.shape[2], _SLAB):
+        if progress is not None:
+            progress("labelling", start, scan.shape[2])
+        stop = min(start + _SLAB, scan.shape[2])
+        slab = scan.window((0, 0, start), (*scan.shape[:2], stop - start))
+        best, _ = resample_linear(probabilities_CHWD[0], source, slab, fill=None)
+        chosen = labels[:, :, start:stop]
+        for label in range(1, len(probabilities_CHWD)):
+            value, _ = resample_linear(probabilities_CHWD[label], source, slab, fill=None)
+            better = value > best
+            chosen[better] = label
+            np.copyto(best, value, where=better)
+    return labels

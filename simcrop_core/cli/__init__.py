@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         if arguments.debug:
             raise
-        _say(
-            "simcrop: This machine has too little memory for it. Close other programs, or cut the scan."
-        )
+        _say("simcrop: Memory ran out. Close other programs, or cut the scan, and repeat.")
         return REFUSED
     except Exception as e:
         if arguments.debug:

@@ -1,0 +1,55 @@
+# The whole set-up of a fresh clone. `make demo` and `make test` need nothing before them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint bench fuzz clean
+
+help:
+	@echo "make demo   align the built-in sample study and draw its figure"
+	@echo "make test   run linters and tests"
+	@echo "make lint   run the linters alone"
+	@echo "make bench  measure reading, preparing and encoding"
+	@echo "make fuzz   feed thousands of damaged files to the readers"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) sh setup.sh
+	@touch $(READY)
+
+demo: $(READY)
+	@echo "1/3 the sample study"
+	@$(BIN)/simcrop sample --out demo/study
+	@echo "2/3 a fresh model: its weights are untrained"
+	@$(BIN)/simcrop models create starter --out demo/model --overwrite >/dev/null
+	@echo "3/3 every sentence of the report against the scan"
+	@$(BIN)/simcrop align demo/study/ct.nii.gz --report demo/study/report.txt \
+		--model demo/model --out demo/result
+	@echo
+	@echo "The model is untrained, so the patches mean nothing yet; the path is real."
+	@echo "Open the picture: $(CURDIR)/demo/result/figure.png"
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
+		xdg-open demo/result/figure.png >/dev/null 2>&1 || true; fi
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
+bench: $(READY)
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/memory.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/campaign.py
+
+clean:
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

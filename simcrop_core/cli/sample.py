@@ -1,0 +1,22 @@
+"""``simcrop sample``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from simcrop_core.cli.terminal import answer
+
+
+def run_sample(arguments: argparse.Namespace) -> int:
+    from simcrop_core.io import write_volume
+    from simcrop_core.outputs import whole_folder
+    from simcrop_core.sample import sample_report, sample_volume
+
+    out = Path(arguments.out)
+    with whole_folder(out) as hidden:
+        write_volume(hidden / "ct.nii.gz", sample_volume())
+        (hidden / "report.txt").write_text(sample_report(), encoding="utf-8")
+    facts = {"ct": str(out / "ct.nii.gz"), "report": str(out / "report.txt")}
+    answer(arguments, facts, [f"Written: {facts['ct']} and {facts['report']} (artificial)"])
+    return 0

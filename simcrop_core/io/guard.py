@@ -15,7 +15,7 @@ from simcrop_core.errors import SimCroPError
 #: The most that one byte can become when it is unpacked. Deflate spends at least two bits on a
 #: run of 258 bytes (RFC 1951), which bounds gzip and zlib at 1032; a bzip2 block of some 40 bytes
 #: can hold 900,000 bytes that are themselves runs of up to 255 in five.
-MOST_BYTES_FROM_ONE = {"raw": 1, "gzip": 1032, "zlib": 1032, "bzip2": 1_200_000}
+MOST_BYTES_FROM_ONE = {"raw": 1, "gzip": 1032, "zlib": 1032, "deflate": 1032, "bzip2": 1_200_000}
 
 
 @dataclass(frozen=True, slots=True)

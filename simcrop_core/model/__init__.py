@@ -1,0 +1,109 @@
+"""The model: encoders, decoders, segmentation head, and their life on disk.
+
+Importing this package is cheap: torch is imported when something that needs it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "FusionConfig": "config",
+    "ImageDecoderConfig": "config",
+    "ModelConfig": "config",
+    "Provenance": "config",
+    "SegmentationConfig": "config",
+    "TextConfig": "config",
+    "TextDecoderConfig": "config",
+    "VisionConfig": "config",
+    "model_info": "info",
+    "ImageDecoder": "vision",
+    "VisionEncoder": "vision",
+    "VisionFeatures": "vision",
+    "patchify": "vision",
+    "EncodedSentences": "text",
+    "TextEncoder": "text",
+    "TokenBatch": "text",
+    "CrossGranularityFusion": "fusion",
+    "TextDecoder": "fusion",
+    "SegmentationNet": "segmentation",
+    "SimCroP": "simcrop",
+    "PRESETS": "presets",
+    "create_model": "presets",
+    "new_model": "presets",
+    "load_model": "checkpoint",
+    "save_model": "checkpoint",
+    "resize_position_embedding": "simcrop",
+    "ImportReport": "importer",
+    "import_checkpoint": "importer",
+    "encode_autocast": "precision",
+    "encode_precision": "precision",
+}
+
+__all__ = [
+    "PRESETS",
+    "CrossGranularityFusion",
+    "EncodedSentences",
+    "FusionConfig",
+    "ImageDecoder",
+    "ImageDecoderConfig",
+    "ImportReport",
+    "ModelConfig",
+    "Provenance",
+    "SegmentationConfig",
+    "SegmentationNet",
+    "SimCroP",
+    "TextConfig",
+    "TextDecoder",
+    "TextDecoderConfig",
+    "TextEncoder",
+    "TokenBatch",
+    "VisionConfig",
+    "VisionEncoder",
+    "VisionFeatures",
+    "create_model",
+    "encode_autocast",
+    "encode_precision",
+    "import_checkpoint",
+    "load_model",
+    "model_info",
+    "new_model",
+    "patchify",
+    "resize_position_embedding",
+    "save_model",
+]
+
+if TYPE_CHECKING:
+    from simcrop_core.model.checkpoint import load_model, save_model
+    from simcrop_core.model.config import (
+        FusionConfig,
+        ImageDecoderConfig,
+        ModelConfig,
+        Provenance,
+        SegmentationConfig,
+        TextConfig,
+        TextDecoderConfig,
+        VisionConfig,
+    )
+    from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
+    from simcrop_core.model.importer import ImportReport, import_checkpoint
+    from simcrop_core.model.info import model_info
+    from simcrop_core.model.precision import encode_autocast, encode_precision
+    from simcrop_core.model.presets import PRESETS, create_model, new_model
+    from simcrop_core.model.segmentation import SegmentationNet
+    from simcrop_core.model.simcrop import SimCroP, resize_position_embedding
+    from simcrop_core.model.text import EncodedSentences, TextEncoder, TokenBatch
+    from simcrop_core.model.vision import ImageDecoder, VisionEncoder, VisionFeatures, patchify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

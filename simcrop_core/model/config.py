@@ -45,17 +45,24 @@ def _formula_fits(position: PositionKind, width: int, what: str) -> None:
 class VisionConfig(_Config):
     """The vision encoder: a ViT over the patches of a CT (grid and patches: ``InputSpec``)."""
 
-    depth: int = Field(8, ge=1, le=64, description="Transformer blocks (paper 8, released 12).")
-    width: int = Field(768, ge=8, le=4096, description="Length of a patch's feature vector.")
-    heads: int = Field(12, ge=1, le=64, description="Attention heads.")
+    depth: int = Field(
+        default=8, ge=1, le=64, description="Transformer blocks (paper 8, released 12)."
+    )
+    width: int = Field(
+        default=768, ge=8, le=4096, description="Length of a patch's feature vector."
+    )
+    heads: int = Field(default=12, ge=1, le=64, description="Attention heads.")
     mlp_ratio: float = Field(
-        4.0, gt=0, le=16, description="Width of a block's hidden layer over the encoder's width."
+        default=4.0,
+        gt=0,
+        le=16,
+        description="Width of a block's hidden layer over the encoder's width.",
     )
     cls_token: bool = Field(
-        True, description="Whether a CLS token is put before the patches; never pooled."
+        default=True, description="Whether a CLS token is put before the patches; never pooled."
     )
     position: PositionKind = Field(
-        "sincos3d",
+        default="sincos3d",
         description="Position embedding: sincos3d (all three axes), official2axis (the authors' "
         "formula, blind to the depth axis) or loaded (came with a checkpoint; this grid only).",
     )
@@ -76,20 +83,23 @@ class TextConfig(_Config):
     """The frozen text encoder: where it is found and how a sentence becomes one vector."""
 
     source: str = Field(
-        CXR_BERT,
+        default=CXR_BERT,
         min_length=1,
         description="minilm (the installed package), a folder, or a hub id already in the "
         "person's cache; nothing is ever downloaded.",
     )
-    width: int = Field(768, ge=1, le=8192, description="Length of the encoder's token vectors.")
+    width: int = Field(
+        default=768, ge=1, le=8192, description="Length of the encoder's token vectors."
+    )
     sentence_vector: Literal["cls", "mean"] = Field(
-        "cls", description="A sentence's vector: that of its first token, or the tokens' mean."
+        default="cls",
+        description="A sentence's vector: that of its first token, or the tokens' mean.",
     )
     max_tokens: int = Field(
-        512, ge=8, le=8192, description="Tokens read of one text, special ones included."
+        default=512, ge=8, le=8192, description="Tokens read of one text, special ones included."
     )
     fingerprint: str | None = Field(
-        None,
+        default=None,
         pattern="^[0-9a-f]{64}$",
         description="Digest of the encoder's weights and vocabulary; checked when it is loaded. "
         "None where the encoder was not at hand when the model was made.",
@@ -99,11 +109,12 @@ class TextConfig(_Config):
 class ImageDecoderConfig(_Config):
     """The decoder of masked image modelling (pre-training only)."""
 
-    depth: int = Field(4, ge=1, le=64, description="Transformer blocks.")
-    width: int = Field(768, ge=8, le=4096, description="Length of its token vectors.")
-    heads: int = Field(12, ge=1, le=64, description="Attention heads.")
+    depth: int = Field(default=4, ge=1, le=64, description="Transformer blocks.")
+    width: int = Field(default=768, ge=8, le=4096, description="Length of its token vectors.")
+    heads: int = Field(default=12, ge=1, le=64, description="Attention heads.")
     position: PositionKind = Field(
-        "sincos3d", description="Position embedding of the decoder; kinds as in the encoder."
+        default="sincos3d",
+        description="Position embedding of the decoder; kinds as in the encoder.",
     )
 
     @model_validator(mode="after")
@@ -117,23 +128,28 @@ class FusionConfig(_Config):
     """Cross-granularity fusion of a volume with its report (paper, Eq. 5; pre-training only)."""
 
     kind: Literal["residual", "literal"] = Field(
-        "residual",
+        default="residual",
         description="literal: f^I + f^W as printed; residual: the text is added too, then "
         "LayerNorm and a feed-forward layer.",
     )
-    heads: int = Field(12, ge=1, le=64, description="Heads of the cross-attention.")
+    heads: int = Field(default=12, ge=1, le=64, description="Heads of the cross-attention.")
 
 
 class TextDecoderConfig(_Config):
     """The BERT decoder that predicts masked report tokens (pre-training only)."""
 
-    depth: int = Field(6, ge=1, le=64, description="BERT layers.")
-    width: int = Field(768, ge=8, le=4096, description="Length of its token vectors.")
-    heads: int = Field(12, ge=1, le=64, description="Attention heads.")
-    hidden_width: int = Field(3072, ge=8, le=16384, description="Width of the feed-forward layer.")
-    max_tokens: int = Field(512, ge=8, le=8192, description="Longest report, in tokens.")
+    depth: int = Field(default=6, ge=1, le=64, description="BERT layers.")
+    width: int = Field(default=768, ge=8, le=4096, description="Length of its token vectors.")
+    heads: int = Field(default=12, ge=1, le=64, description="Attention heads.")
+    hidden_width: int = Field(
+        default=3072, ge=8, le=16384, description="Width of the feed-forward layer."
+    )
+    max_tokens: int = Field(default=512, ge=8, le=8192, description="Longest report, in tokens.")
     vocabulary_size: int = Field(
-        30522, ge=2, le=1_000_000, description="Tokens it chooses among: the text encoder's."
+        default=30522,
+        ge=2,
+        le=1_000_000,
+        description="Tokens it chooses among: the text encoder's.",
     )
 
     @model_validator(mode="after")
@@ -149,21 +165,27 @@ class SegmentationConfig(_Config):
         min_length=1, max_length=255, description="Names of channels 1, 2, ...; 0 is background."
     )
     feature_width: int = Field(
-        16, ge=1, le=256, description="Channels at full resolution; doubled at each level below."
+        default=16,
+        ge=1,
+        le=256,
+        description="Channels at full resolution; doubled at each level below.",
     )
     roi: tuple[int, int, int] | None = Field(
-        None, description="Voxels it looks at in one go; None means the model's whole input."
+        default=None,
+        description="Voxels it looks at in one go; None means the model's whole input.",
     )
     position: Literal["encoder", "official2axis"] = Field(
-        "encoder",
+        default="encoder",
         description="Positions of the patches: the encoder's own, or the authors' two-axis "
         "formula computed for the region, as their segmentation code does.",
     )
     cls_token: bool = Field(
-        True,
+        default=True,
         description="Whether the encoder's CLS token takes part (the authors' code leaves it out).",
     )
-    trained: str = Field(UNTRAINED, description='"untrained", or what this head was trained on.')
+    trained: str = Field(
+        default=UNTRAINED, description='"untrained", or what this head was trained on.'
+    )
 
     @field_validator("labels")
     @classmethod
@@ -181,24 +203,28 @@ class Provenance(_Config):
     """Where the weights come from, for people and result files."""
 
     trained: str = Field(
-        UNTRAINED, min_length=1, description='"untrained", or what the weights were trained on.'
+        default=UNTRAINED,
+        min_length=1,
+        description='"untrained", or what the weights were trained on.',
     )
-    source: str = Field("", description="How the model was made: a preset, a checkpoint's name.")
+    source: str = Field(
+        default="", description="How the model was made: a preset, a checkpoint's name."
+    )
     changes: tuple[str, ...] = Field(
-        (), description="What was changed since, such as resized position embeddings."
+        default=(), description="What was changed since, such as resized position embeddings."
     )
 
 
 class ModelConfig(_Config):
     """Everything that makes a SimCroP model except its weights; saved with every model."""
 
-    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this layout.")
+    schema_version: Literal[1] = Field(default=1, description="Version of this layout.")
     name: str = Field(min_length=1, max_length=200, description="What people call the model.")
     input_spec: InputSpec = Field(description="How a scan is prepared for the model.")
-    vision: VisionConfig = Field(default_factory=VisionConfig, description="Vision encoder.")
-    text: TextConfig = Field(default_factory=TextConfig, description="Frozen text encoder.")
+    vision: VisionConfig = Field(default=VisionConfig(), description="Vision encoder.")
+    text: TextConfig = Field(default=TextConfig(), description="Frozen text encoder.")
     projection_width: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=8192,
         description="None: sentence vectors meet patch vectors as they are where widths agree, "
@@ -206,22 +232,24 @@ class ModelConfig(_Config):
         "space of this width (128 in related work).",
     )
     similarity: Literal["cosine", "raw"] = Field(
-        "cosine", description="cosine: vectors are L2-normalised; raw: dot product (Eq. 2)."
+        default="cosine", description="cosine: vectors are L2-normalised; raw: dot product (Eq. 2)."
     )
     image_decoder: ImageDecoderConfig | None = Field(
-        None, description="Decoder of masked image modelling; only pre-training needs it."
+        default=None, description="Decoder of masked image modelling; only pre-training needs it."
     )
     fusion: FusionConfig | None = Field(
-        None, description="Cross-granularity fusion; only pre-training needs it."
+        default=None, description="Cross-granularity fusion; only pre-training needs it."
     )
     text_decoder: TextDecoderConfig | None = Field(
-        None, description="Decoder of masked reports; only pre-training needs it."
+        default=None, description="Decoder of masked reports; only pre-training needs it."
     )
-    segmentation: SegmentationConfig | None = Field(None, description="Segmentation head.")
-    provenance: Provenance = Field(default_factory=Provenance, description="Origin of the weights.")
+    segmentation: SegmentationConfig | None = Field(default=None, description="Segmentation head.")
+    provenance: Provenance = Field(default=Provenance(), description="Origin of the weights.")
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
+        if max(self.input_spec.shape) > 4096:
+            raise ValueError("An input beyond 4096 voxels along an axis is not supported.")
         if self.input_spec.patches > 262_144:
             raise ValueError(
                 f"An input of {self.input_spec.patches} patches is beyond the limit of 262144."

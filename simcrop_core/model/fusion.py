@@ -54,9 +54,7 @@ class CrossGranularityFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.vision_in = (
-            nn.Identity() if vision_width == width else nn.Linear(vision_width, width)
-        )
+        self.vision_in = nn.Identity() if vision_width == width else nn.Linear(vision_width, width)
         self.text_in = nn.Identity() if text_width == width else nn.Linear(text_width, width)
         self.attention = CrossAttention(width, config.heads)
         if config.kind == "residual":

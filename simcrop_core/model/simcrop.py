@@ -1,0 +1,228 @@
+"""The model: a vision encoder and a frozen text encoder that meet in one space.
+
+Shapes in names: S sentences; N patches; D the width of a vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.model.config import ModelConfig, model_config_from
+from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
+from simcrop_core.model.vision import ImageDecoder, Shape3, VisionEncoder, resized_positions
+
+if TYPE_CHECKING:
+    from simcrop_core.model.segmentation import SegmentationNet
+    from simcrop_core.model.text import EncodedSentences, TextEncoder
+
+
+class SimCroP(nn.Module):
+    """A SimCroP model (paper, section 2).
+
+    Attributes
+    ----------
+    config
+        What it is made of.
+    vision
+        The vision encoder.
+    text
+        The frozen text encoder; found and loaded when first used, never saved with the model.
+    image_decoder, fusion, text_decoder
+        Parts that only pre-training needs, or None.
+    segmentation
+        The segmentation head, or None.
+    """
+
+    def __init__(self, config: ModelConfig, *, text_location: str | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.text_location = text_location
+        spec, vision = config.input_spec, config.vision
+        self.vision = VisionEncoder(vision, spec.grid_shape, spec.patch_shape)
+        joint, text_width = config.joint_width, config.text.width
+        projected = config.projection_width is not None
+        self.vision_projection = nn.Linear(vision.width, joint) if projected else nn.Identity()
+        self.text_projection = (
+            nn.Linear(text_width, joint) if projected or text_width != joint else nn.Identity()
+        )
+        self.image_decoder: ImageDecoder | None = None
+        self.fusion: CrossGranularityFusion | None = None
+        self.text_decoder: TextDecoder | None = None
+        self.segmentation: SegmentationNet | None = None
+        if config.image_decoder is not None:
+            self.image_decoder = ImageDecoder(
+                config.image_decoder,
+                vision.width,
+                spec.grid_shape,
+                spec.patch_shape,
+                vision.cls_token,
+            )
+        if config.fusion is not None and config.text_decoder is not None:
+            width = config.text_decoder.width
+            self.fusion = CrossGranularityFusion(config.fusion, vision.width, text_width, width)
+            self.text_decoder = TextDecoder(config.text_decoder)
+        if config.segmentation is not None:
+            from simcrop_core.model.segmentation import SegmentationNet
+
+            self.segmentation = SegmentationNet(config.segmentation, self.vision, spec.shape)
+        # Kept beside the registered parts: the text encoder's weights are not the model's own.
+        self._text: list[TextEncoder] = []
+        self._digest: tuple[Any, str] | None = None
+
+    def initialise(self, seed: int, parts: Sequence[str] | None = None) -> None:
+        """Fresh weights, the same for the same seed; each part draws from a stream of its own.
+
+        ``parts`` names the parts to fill; None means all.
+        """
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for name, part in self.named_children():
+                if parts is not None and name not in parts:
+                    continue
+                stream = hashlib.sha256(f"{seed} {name}".encode()).digest()
+                torch.manual_seed(int.from_bytes(stream[:7], "little"))
+                if isinstance(part, nn.Linear):
+                    nn.init.xavier_uniform_(part.weight)
+                    nn.init.zeros_(part.bias)
+                elif not isinstance(part, nn.Identity):
+                    part.initialise()  # type: ignore[operator]
+
+    # -- facts ----------------------------------------------------------------------------------
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """How a scan is prepared for the model."""
+        return self.config.input_spec
+
+    @property
+    def model_id(self) -> str:
+        """Twelve characters that stand for these weights and settings, in results and caches."""
+        return model_id(self.config, self.weights_sha256())
+
+    def weights_sha256(self) -> str:
+        """Digest of all weights by name; kept until a weight changes."""
+        state = sorted(self.state_dict().items())
+        key = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for _, t in state)
+        if self._digest is None or self._digest[0] != key:
+            self._digest = (key, weights_digest(state))
+        return self._digest[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.vision.pos_embed.device
+
+    @property
+    def text(self) -> TextEncoder:
+        """The text encoder.
+
+        Raises
+        ------
+        SimCroPError
+            It is not on this machine or is not the one the model was made with.
+        """
+        if not self._text:
+            from simcrop_core.model.text import TextEncoder
+
+            encoder = TextEncoder.load(self.config.text, self.text_location)
+            self._text.append(encoder.to(self.device))
+        return self._text[0]
+
+    def use_text_encoder(self, encoder: TextEncoder) -> None:
+        """Take an encoder that is loaded already, in place of loading it when first used."""
+        self._text[:] = [encoder.to(self.device)]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SimCroP:
+        # The text encoder follows to another device or precision.
+        for encoder in self._text:
+            encoder._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    # -- text against image ---------------------------------------------------------------------
+
+    def encode_text(self, sentences: Sequence[str]) -> EncodedSentences:
+        """Sentence vectors, before projection; see :meth:`TextEncoder.encode_sentences`."""
+        return self.text.encode_sentences(sentences)
+
+    def project_patches(self, patches_ND: Tensor) -> Tensor:
+        """Patch vectors in the joint space; unit length where the similarity is the cosine."""
+        return self._joint(self.vision_projection(patches_ND))
+
+    def project_sentences(self, sentences_SD: Tensor) -> Tensor:
+        """Sentence vectors in the joint space; unit length where the similarity is the cosine."""
+        return self._joint(self.text_projection(sentences_SD))
+
+    def _joint(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
+
+    def similarity(self, patches_ND: Tensor, sentences_SD: Tensor) -> Tensor:
+        """Sim of every sentence with every patch, ``(S, N)`` float32 (paper, Eq. 2)."""
+        patches = self.project_patches(patches_ND.float())
+        sentences = self.project_sentences(sentences_SD.float())
+        return sentences @ patches.transpose(-1, -2)
+
+
+def weights_digest(state: Sequence[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, types, shapes and values, in the order given."""
+    digest = hashlib.sha256()
+    for name, tensor in state:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def model_id(config: ModelConfig, weights_sha256: str) -> str:
+    """The short name of weights and settings together."""
+    whole = hashlib.sha256(f"{config.identity()} {weights_sha256}".encode())
+    return whole.hexdigest()[:12]
+
+
+def resize_position_embedding(model: SimCroP, grid_shape: Shape3) -> SimCroP:
+    """A copy of the model for another grid of patches, its position embeddings stretched to it.
+
+    Trilinear; the row of the CLS token stays. The change is recorded in the model's provenance,
+    and the stretched positions count as loaded. Nothing is ever resized unasked.
+
+    Parameters
+    ----------
+    model
+        Stays as it is.
+    grid_shape
+        Patches along the three axes; the input becomes that many patches of the same size.
+
+    Raises
+    ------
+    SimCroPError
+        The new grid does not go together with the model's settings.
+    """
+    old, spec = model.config, model.config.input_spec
+    before = " x ".join(map(str, spec.grid_shape))
+    after = " x ".join(map(str, grid_shape))
+    shape = tuple(g * p for g, p in zip(grid_shape, spec.patch_shape, strict=True))
+    settings = old.model_dump(mode="json")
+    settings["input_spec"]["shape"] = shape
+    settings["vision"]["position"] = "loaded"
+    if old.image_decoder is not None:
+        settings["image_decoder"]["position"] = "loaded"
+    settings["provenance"]["changes"] = [
+        *old.provenance.changes,
+        f"position embeddings resized from {before} to {after} patches",
+    ]
+    config = model_config_from(settings)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name in ("vision.pos_embed", "image_decoder.pos_embed"):
+        if name in state:
+            state[name] = resized_positions(
+                state[name], spec.grid_shape, grid_shape, old.vision.cls_token
+            )
+    with torch.device("meta"):
+        resized = SimCroP(config, text_location=model.text_location)
+    resized.load_state_dict(state, strict=True, assign=True)
+    resized._text[:] = model._text
+    return resized.train(model.training)

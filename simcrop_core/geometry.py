@@ -180,12 +180,10 @@ def axis_aligned_affine(
     """
     affine = np.eye(4)
     affine[:3, :3] = 0
-    seen = set()
-    for axis, letter in enumerate(axcodes):
-        world = next((w for w, pair in enumerate(_AXIS_LETTERS) if letter in pair), None)
-        if world is None or world in seen or len(axcodes) != 3:
-            raise ValueError(f"{axcodes!r} does not name three body directions.")
-        seen.add(world)
+    worlds = [next((w for w, pair in enumerate(_AXIS_LETTERS) if c in pair), 3) for c in axcodes]
+    if sorted(worlds) != [0, 1, 2]:
+        raise ValueError(f"{axcodes!r} does not name three body directions.")
+    for axis, (letter, world) in enumerate(zip(axcodes, worlds, strict=True)):
         sign = 1.0 if letter == _AXIS_LETTERS[world][0] else -1.0
         affine[world, axis] = sign * float(spacing_mm[axis])
     middle = (np.array(shape, dtype=np.float64) - 1) / 2

@@ -63,7 +63,7 @@ def encode(
     say("preparing", 0, 1)
     prepared = prepare(volume, model.input_spec, placement=placement)
     where = select_device(device)
-    vision = model.vision.to(where).eval()
+    vision = model.to(where).eval().vision
     with torch.inference_mode(), autocast(where, precision):
         features_ND = _encode_windows(vision, prepared, where, say)
     return Encoded(
@@ -122,7 +122,7 @@ def align(
     nulls = null_sentences()
     say = progress or _silent
     say("reading the sentences", 0, 1)
-    vectors = model.encode_text([*texts, *nulls])
+    vectors = model.to(select_device(device)).encode_text([*texts, *nulls])
     if isinstance(scan, CTVolume):
         encoded = encode(
             model,

@@ -1,0 +1,111 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.outputs import whole_file, whole_folder
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.txt"
+    with whole_file(target) as hidden:
+        hidden.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert names(target.parent) == {"a.txt"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, error) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), whole_file(target) as hidden:
+        hidden.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_a_folder_replaces_its_entries_and_leaves_others(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "maps").mkdir(parents=True)
+    (out / "maps" / "stale").write_text("stale")
+    (out / "mine").write_text("mine")
+    with whole_folder(out) as hidden:
+        (hidden / "maps").mkdir()
+        (hidden / "maps" / "fresh").write_text("fresh")
+        (hidden / "card").write_text("card")
+    assert names(out) == {"maps", "mine", "card"}
+    assert names(out / "maps") == {"fresh"}
+    assert names(tmp_path) == {"out"}
+
+
+def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), whole_folder(out) as hidden:
+        (hidden / "a").write_text("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == set()
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SimCroPError, match="No space left"), whole_file(target) as hidden:
+        hidden.write_text("new")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with (
+        pytest.raises(SimCroPError, match="a folder is to be written"),
+        whole_folder(tmp_path / "out"),
+    ):
+        pass
+    with pytest.raises(SimCroPError, match="cannot be"), whole_file(tmp_path / "out" / "x"):
+        pass
+
+
+def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    script = (
+        "import sys; from pathlib import Path; from simcrop_core.outputs import whole_file\n"
+        "n = 0\n"
+        "while True:\n"
+        "    n = (n + 1) % 256\n"
+        "    with whole_file(Path(sys.argv[1])) as hidden:\n"
+        "        hidden.write_bytes(bytes([n]) * 300_000)\n"
+    )
+    for pause in (0.0, 0.01, 0.023, 0.05, 0.08):
+        writer = subprocess.Popen([sys.executable, "-c", script, str(target)])
+        deadline = time.monotonic() + 20
+        while not target.exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(pause)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        content = target.read_bytes()
+        assert len(content) == 300_000
+        assert len(set(content)) == 1
+        target.unlink()

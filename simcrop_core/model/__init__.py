@@ -25,6 +25,7 @@ _HOME = {
     "EncodedSentences": "text",
     "TextEncoder": "text",
     "TokenBatch": "text",
+    "text_encoder_sources": "text",
     "CrossGranularityFusion": "fusion",
     "TextDecoder": "fusion",
     "SegmentationNet": "segmentation",
@@ -37,7 +38,6 @@ _HOME = {
     "resize_position_embedding": "simcrop",
     "ImportReport": "importer",
     "import_checkpoint": "importer",
-    "encode_autocast": "precision",
     "encode_precision": "precision",
 }
 
@@ -63,7 +63,6 @@ __all__ = [
     "VisionEncoder",
     "VisionFeatures",
     "create_model",
-    "encode_autocast",
     "encode_precision",
     "import_checkpoint",
     "load_model",
@@ -72,6 +71,7 @@ __all__ = [
     "patchify",
     "resize_position_embedding",
     "save_model",
+    "text_encoder_sources",
 ]
 
 if TYPE_CHECKING:
@@ -89,11 +89,16 @@ if TYPE_CHECKING:
     from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
     from simcrop_core.model.importer import ImportReport, import_checkpoint
     from simcrop_core.model.info import model_info
-    from simcrop_core.model.precision import encode_autocast, encode_precision
+    from simcrop_core.model.precision import encode_precision
     from simcrop_core.model.presets import PRESETS, create_model, new_model
     from simcrop_core.model.segmentation import SegmentationNet
     from simcrop_core.model.simcrop import SimCroP, resize_position_embedding
-    from simcrop_core.model.text import EncodedSentences, TextEncoder, TokenBatch
+    from simcrop_core.model.text import (
+        EncodedSentences,
+        TextEncoder,
+        TokenBatch,
+        text_encoder_sources,
+    )
     from simcrop_core.model.vision import ImageDecoder, VisionEncoder, VisionFeatures, patchify
 
 

@@ -284,6 +284,11 @@ class ModelConfig(_Config):
             )
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the encoder's weights come from training."""
+        return self.provenance.trained != UNTRAINED
+
+    @property
     def joint_width(self) -> int:
         """Width of the space in which sentences and patches are compared."""
         return self.projection_width or self.vision.width

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-import simcrop_core
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model.import_child import PREFIXES
 from simcrop_core.model.weights_file import read_header
@@ -109,7 +108,7 @@ def _read_in_child(path: Path, size: int) -> ForeignWeights:
     from safetensors.torch import load_file
 
     # The child must find this package where the parent did, and nothing in the current folder.
-    root = str(Path(simcrop_core.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [root, environment.get("PYTHONPATH", "")])

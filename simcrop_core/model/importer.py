@@ -76,6 +76,15 @@ class ImportReport:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """What became of the checkpoint, for a person to read."""
+        lines = [f"{len(self.used)} weights of {self.source} were used."]
+        if self.unused:
+            lines.append(f"Not used: {', '.join(self.unused)}")
+        if self.initialised:
+            lines.append(f"Not in the checkpoint, fresh: {', '.join(self.initialised)}")
+        return [*lines, *(note.text for note in self.notes)]
+
 
 def import_checkpoint(
     path: str | PathLike[str],

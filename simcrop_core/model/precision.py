@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Literal
 
 import torch
@@ -28,12 +27,3 @@ def _cpu_has_bf16_matrix_units() -> bool:
     # torch asks the processor, and the operating system for leave to use its tiles.
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported()) if supported is not None else False
-
-
-def encode_autocast(
-    device: torch.device | str, precision: Precision
-) -> contextlib.AbstractContextManager[object]:
-    """The context in which the encoder is called for a precision; weights stay float32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

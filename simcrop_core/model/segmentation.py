@@ -109,6 +109,11 @@ class SegmentationNet(nn.Module):
         self.up_voxels = _up(2 * f, f, kernels[3])
         self.out = UnetOutBlock(3, f, len(config.labels) + 1)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of channels 1, 2, ...; channel 0 is background."""
+        return self.config.labels
+
     def initialise(self) -> None:
         """Fresh weights from torch's random stream, as torch initialises convolutions."""
         for part in self.modules():
@@ -156,8 +161,3 @@ def _up(channels_in: int, channels_out: int, kernel: Shape3) -> UnetrUpBlock:
     return UnetrUpBlock(
         3, channels_in, channels_out, 3, kernel, norm_name="instance", res_block=True
     )
-
-
-def labels_of(logits_BCHWD: Tensor) -> Tensor:
-    """The most likely channel of every voxel, ``(B, H, W, D)`` int64; 0 is background."""
-    return torch.argmax(logits_BCHWD, dim=1)

@@ -105,6 +105,17 @@ class SimCroP(nn.Module):
         """Twelve characters that stand for these weights and settings, in results and caches."""
         return model_id(self.config, self.weights_sha256())
 
+    def card(self) -> dict[str, Any]:
+        """What the model says of itself in results and figures."""
+        head = self.config.segmentation
+        return {
+            "id": self.model_id,
+            "name": self.config.name,
+            "trained": self.config.provenance.trained,
+            "source": self.config.provenance.source,
+            **({} if head is None else {"segmentation_trained": head.trained}),
+        }
+
     def weights_sha256(self) -> str:
         """Digest of all weights by name; kept until a weight changes."""
         state = sorted(self.state_dict().items())

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.model.config import MINILM, TextConfig
+from simcrop_core.model.config import CXR_BERT, MINILM, TextConfig
 from simcrop_core.model.foreign import read_foreign_weights
 from simcrop_core.volume import Note
 
@@ -303,6 +303,17 @@ def locate_text_encoder(source: str) -> Path:
         remedy=_REMEDY,
         path=source,
     )
+
+
+def text_encoder_sources() -> dict[str, str]:
+    """The text encoders that presets name, each with its folder or what is missing."""
+    found = {}
+    for source in (MINILM, CXR_BERT):
+        try:
+            found[source] = str(locate_text_encoder(source))
+        except SimCroPError as e:
+            found[source] = e.problem
+    return found
 
 
 def _is_hub_id(source: str) -> bool:

@@ -82,6 +82,12 @@ def _volume_options(parser: argparse.ArgumentParser) -> None:
         help="body direction in which each array axis grows, where the file has none (npz)",
     )
     group.add_argument(
+        "--rescale",
+        type=_numbers(2, "numbers"),
+        metavar="SLOPE,INTERCEPT",
+        help="from stored values to HU, in place of the file's own (not DICOM)",
+    )
+    group.add_argument(
         "--allow-missing-geometry",
         action="store_true",
         help="read a file that does not say where its voxels lie, with a note",

@@ -68,6 +68,7 @@ def read_scan(arguments: argparse.Namespace, path: str | None = None) -> CTVolum
         fill_gaps=arguments.fill_gaps,
         spacing_mm=arguments.spacing,
         axcodes=arguments.axes,
+        rescale=arguments.rescale,
         allow_missing_geometry=arguments.allow_missing_geometry,
         allow_any_modality=arguments.allow_any_modality,
     )

@@ -8,11 +8,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-SHAPE = (24, 20, 16)
-#: 240 x 240 x 240 mm, axes to LPS, off centre: as large as a chest, with unequal steps.
-AFFINE = np.array(
-    [[-10.0, 0, 0, 117.5], [0, -12.0, 0, 130.25], [0, 0, 15.0, -700.125], [0, 0, 0, 1]]
-)
+SHAPE = (48, 44, 50)
+#: 211 x 211 x 205 mm, axes to LPS, off centre: as large as a chest, with unequal steps.
+AFFINE = np.array([[-4.4, 0, 0, 117.5], [0, -4.8, 0, 130.25], [0, 0, 4.1, -700.125], [0, 0, 0, 1]])
 
 
 def chest(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> np.ndarray:

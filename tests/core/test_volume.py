@@ -62,7 +62,7 @@ def test_pseudonym_and_repr_hide_the_name(volume: CTVolume) -> None:
 
 def test_repr_tells_what_it_is(volume: CTVolume) -> None:
     text = repr(volume.with_notes([Note("x", "y")]))
-    for part in ("NIfTI", "24 x 20 x 16", "10 x 12 x 15 mm", "240 x 240 x 240 mm", "LPS"):
+    for part in ("NIfTI", "48 x 44 x 50", "4.4 x 4.8 x 4.1 mm", "211 x 211 x 205 mm", "LPS"):
         assert part in text
     assert "int16" in text
     assert "1 note)" in text

@@ -112,8 +112,13 @@ def list_series(path: Path, *, limits: Limits | None = None) -> tuple[SeriesInfo
         Where a file that is part of a series cannot be read.
     """
     path, limits = Path(path), limits or Limits()
+    with reading(path):
+        path.stat()
     if not path.is_dir():
         regular_size(path)
+        content = read_header(path, limits)
+        if isinstance(content, OtherObject) and not content.kind:
+            path = path.parent  # a directory file (DICOMDIR) stands for its folder
     stacks = stacks_of(search(path, limits).frames)
     chosen = (
         default_stack(stacks, allow_any_modality=False)
@@ -218,26 +223,27 @@ class _Filling:
 
     def __init__(self, plan: StackPlan, limits: Limits) -> None:
         self._plan = plan
-        self._reader = FrameReader(limits)
+        self._limits = limits
         columns, rows, slices = plan.grid.shape
         self._shape_ZYX = (slices, rows, columns)
-        self._dropped = 0
         self._padding = 0
         self._unused_bits = 0
+        self._recent: dict[tuple[Path, int], tuple[NDArray[Any], float, float]] = {}
 
     def run(self) -> tuple[NDArray[np.int16] | NDArray[np.float32], list[Note], bool]:
         """Hounsfield units as (X, Y, Z), Notes, and whether float32 had to round."""
-        for kept, other in self._plan.copies:
-            self._check_copy(kept, other)
-        self._dropped = len(self._plan.copies)
-        self._padding = self._unused_bits = 0
         buffer = HounsfieldBuffer(int(np.prod(self._shape_ZYX)))
-        for lower, weight in self._plan.taps:
-            frame = self._plan.frames[lower]
-            if weight == 0:
-                buffer.put(*self._scaled(frame))
-            else:
-                buffer.put(self._between(frame, self._plan.frames[lower + 1], weight))
+        with FrameReader(self._limits, self._plan.frames) as self._reader:
+            for kept, other in self._plan.copies:
+                self._check_copy(kept, other)
+            self._recent.clear()
+            self._padding = self._unused_bits = 0
+            for lower, weight in self._plan.taps:
+                frame = self._plan.frames[lower]
+                if weight == 0:
+                    buffer.put(*self._scaled(frame))
+                else:
+                    buffer.put(self._between(frame, self._plan.frames[lower + 1], weight))
         return buffer.flat.reshape(self._shape_ZYX).T, self._notes(), buffer.rounded
 
     def _check_copy(self, kept: Frame, other: Frame) -> None:
@@ -255,6 +261,14 @@ class _Filling:
 
     def _scaled(self, frame: Frame) -> tuple[NDArray[Any], float, float]:
         """Values with the slope and intercept that make them Hounsfield units."""
+        key = (frame.path, frame.index)
+        if key not in self._recent:
+            if len(self._recent) > 1:  # two are enough to interpolate between
+                del self._recent[next(iter(self._recent))]
+            self._recent[key] = self._read(frame)
+        return self._recent[key]
+
+    def _read(self, frame: Frame) -> tuple[NDArray[Any], float, float]:
         stored = self._reader.stored(frame)
         clean, had_unused = trimmed(frame, stored)
         self._unused_bits += had_unused
@@ -271,14 +285,16 @@ class _Filling:
         return np.asarray(values * np.float64(slope) + intercept)
 
     def _between(self, below: Frame, above: Frame, weight: float) -> NDArray[np.float64]:
-        """A slice interpolated between two, rounded to whole Hounsfield units."""
+        """A slice interpolated between two; whole Hounsfield units stay whole."""
         mixed = (1 - weight) * self._hounsfield(below) + weight * self._hounsfield(above)
-        return np.asarray(np.rint(mixed))
+        scales = (below.slope, below.intercept, above.slope, above.intercept)
+        return np.rint(mixed) if all(v.is_integer() for v in scales) else mixed
 
     def _notes(self) -> list[Note]:
         notes = []
-        if self._dropped:
-            slices = "1 slice was" if self._dropped == 1 else f"{self._dropped} slices were"
+        dropped = len(self._plan.copies)
+        if dropped:
+            slices = "1 slice was" if dropped == 1 else f"{dropped} slices were"
             notes.append(
                 Note("duplicate-slices", f"{slices} there twice with the same content and dropped")
             )

@@ -18,7 +18,10 @@ from simcrop_core.io.guard import Limits, reading
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _DIRECTORY = "1.2.840.10008.1.3.10"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2")}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+#: A deflated file is unpacked to at most this in memory: 2,000 slices of 512 x 512.
+_MOST_INFLATED = 2**30
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 UNCOMPRESSED = {_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN, _DEFLATED}
 #: DICOM objects that have a place in a CT study and are no CT image, in plain words.
@@ -123,16 +126,8 @@ def looks_like_dicom(head: bytes) -> bool:
     if vr in (b"UL", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO", b"OB"):
         return True
     length = int.from_bytes(head[4:8], "little")
-    return (
-        length < 256
-        and length % 2 == 0
-        and head[8 + length : 10 + length]
-        in (
-            b"\x08\x00",
-            b"\x02\x00",
-            b"",
-        )
-    )
+    following = head[8 + length : 10 + length]
+    return length < 256 and length % 2 == 0 and following in (b"\x08\x00", b"\x02\x00", b"")
 
 
 def read_header(path: Path, limits: Limits) -> tuple[Frame, ...] | OtherObject | None:
@@ -179,7 +174,7 @@ def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, Binar
         return syntax, file
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        inflated = inflater.decompress(file.read(), limits.max_bytes)
+        inflated = inflater.decompress(file.read(), min(limits.max_bytes, _MOST_INFLATED))
     except zlib.error as e:
         raise damaged(path, "The file is compressed as a whole and its stream is damaged") from e
     if inflater.unconsumed_tail:
@@ -225,6 +220,8 @@ def _parse(path: Path, file: BinaryIO, limits: Limits) -> tuple[Frame, ...] | Ot
     sop_class, modality = header.text("SOPClassUID"), header.text("Modality")
     if sop_class == _DIRECTORY:
         return OtherObject(path, "")
+    if sop_class in _CT_IMAGES and not modality:
+        modality = "CT"
     if modality in _OTHER_OBJECTS or (not found and "Rows" not in header):
         return OtherObject(path, _OTHER_OBJECTS.get(modality, "a DICOM object without an image"))
     template = Frame(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.io.dicom_codec import CodecError, shared_pool
 from simcrop_core.io.dicom_header import UNCOMPRESSED, Frame, PixelFormat, damaged, open_dataset
 from simcrop_core.io.guard import Limits, reading
 
@@ -39,15 +43,33 @@ LOSSY = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81)}
 
 
 class FrameReader:
-    """Decodes the frames of a series, one after the other.
+    """Reads the pixels of a series; closed as a context manager.
 
-    Holds the compressed bytes of at most one file, so that a file with many frames is unpacked
-    and checked once.
+    Compressed frames are decompressed by a few child processes that work ahead in the order in
+    which the frames will be asked for. Of a file with many frames the bytes are read once.
+
+    Parameters
+    ----------
+    limits
+        What a deflated file may unpack to.
+    order
+        The frames in the order in which they will be asked for; others may be asked for too.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, order: Sequence[Frame]) -> None:
         self._limits = limits
         self._held: tuple[Path, bytes] = (Path(), b"")
+        self._ahead = deque(f for f in order if f.pixels and f.pixels.length is None)
+        self._pending: dict[tuple[Path, int], Future[NDArray[Any]]] = {}
+        # A child takes as long to start as some twenty slices do: few slices are left to one.
+        self._most_pending = 1 + len(self._ahead) // 8
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for future in self._pending.values():
+            future.cancel()
 
     def stored(self, frame: Frame) -> NDArray[Any]:
         """The values of one frame as the file stores them, (rows, columns), native byte order.
@@ -99,36 +121,41 @@ class FrameReader:
         return self._held[1]
 
     def _decompressed(self, frame: Frame, pixels: PixelFormat) -> NDArray[Any]:
-        import warnings
-
-        decoder = _decoder(frame)
-        payload = self._payload(frame, pixels)
+        most = min(self._most_pending, 2 * shared_pool().children)
+        while self._ahead and len(self._pending) < most:
+            coming = self._ahead.popleft()
+            if coming.pixels is not None:
+                self._pending[coming.path, coming.index] = self._submit(coming, coming.pixels)
+        future = self._pending.pop((frame.path, frame.index), None) or self._submit(frame, pixels)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                values, _ = decoder.as_array(
-                    payload,
-                    raw=True,
-                    index=frame.index,
-                    rows=pixels.rows,
-                    columns=pixels.columns,
-                    number_of_frames=pixels.frames,
-                    samples_per_pixel=1,
-                    bits_allocated=pixels.bits_allocated,
-                    bits_stored=pixels.bits_stored,
-                    pixel_representation=int(pixels.signed),
-                    photometric_interpretation=pixels.photometric,
-                    pixel_keyword="PixelData",
-                )
-        except Exception as e:  # whatever a codec says of damaged bytes
+            return future.result()
+        except CodecError as e:
             raise damaged(
                 frame.path,
                 f"The pixels of this slice ({_CODECS[pixels.transfer_syntax][0]}) cannot be "
                 "decompressed: they are damaged or of a rare kind",
             ) from e
-        if values.shape != (pixels.rows, pixels.columns):
-            raise damaged(frame.path, "The pixels of this slice do not fit its header")
-        return np.asarray(values)
+
+    def _submit(self, frame: Frame, pixels: PixelFormat) -> Future[NDArray[Any]]:
+        from pydicom.encaps import get_frame
+
+        payload = self._payload(frame, pixels)
+        try:
+            encoded = get_frame(payload, frame.index, number_of_frames=pixels.frames)
+        except Exception as e:  # whatever a parser meets in damaged bytes
+            raise damaged(
+                frame.path, "The compressed images in this file cannot be told apart"
+            ) from e
+        described = {
+            "transfer_syntax": pixels.transfer_syntax,
+            "rows": pixels.rows,
+            "columns": pixels.columns,
+            "bits_allocated": pixels.bits_allocated,
+            "bits_stored": pixels.bits_stored,
+            "pixel_representation": int(pixels.signed),
+            "photometric_interpretation": pixels.photometric,
+        }
+        return shared_pool().submit(encoded, described)
 
 
 def check_format(frame: Frame) -> None:
@@ -163,7 +190,7 @@ def check_format(frame: Frame) -> None:
             f"the highest being bit {pixels.high_bit}, which contradicts itself",
         )
     if pixels.length is None:
-        _decoder(frame)
+        _check_codec(frame)
 
 
 def trimmed(frame: Frame, stored: NDArray[Any]) -> tuple[NDArray[Any], bool]:
@@ -216,8 +243,8 @@ def _export(frame: Frame, problem: str, code: str) -> SimCroPError:
     )
 
 
-def _decoder(frame: Frame) -> Any:
-    """pydicom's decoder for this frame, or a refusal that names the package to install."""
+def _check_codec(frame: Frame) -> None:
+    """Refuse a compression that cannot be read here, naming the package that would."""
     pixels = frame.pixels
     assert pixels is not None
     syntax = pixels.transfer_syntax
@@ -230,27 +257,25 @@ def _decoder(frame: Frame) -> Any:
             remedy="Export the series uncompressed",
             path=frame.path,
         )
-    decoder = _pydicom_decoder(syntax)
     name, package = _CODECS[syntax]
-    if decoder is None:
+    if not _is_available(syntax):
         raise SimCroPError(
             f"The images are compressed ({name}) and the package that reads this is not installed",
             code="codec-missing",
             remedy=f"Install {package} (pip install {package}), or export the series uncompressed",
             path=frame.path,
         )
-    return decoder
 
 
-def _pydicom_decoder(syntax: str) -> Any | None:
+def _is_available(syntax: str) -> bool:
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
     try:
         decoder = get_decoder(UID(syntax))
     except NotImplementedError:
-        return None
-    return decoder if decoder.is_available else None
+        return False
+    return bool(decoder.is_available)
 
 
 def _end_of_items(path: Path, wrapped: bytes) -> int:
@@ -274,23 +299,25 @@ def _check_declared_size(frame: Frame, wrapped: bytes) -> None:
         length = int.from_bytes(wrapped[at + 4 : at + 8], "little")
         if not first:
             size = _codestream_size(wrapped[at + 8 : at + 8 + min(length, 4096)])
-            if size not in (None, (pixels.rows, pixels.columns)):
+            if size not in (None, (pixels.rows, pixels.columns, 1)):
                 raise damaged(frame.path, "The pixels of this slice do not fit its header")
         at, first = at + 8 + length, False
 
 
-def _codestream_size(start: bytes) -> tuple[int, int] | None:
-    """(rows, columns) from the first bytes of a JPEG, JPEG-LS or JPEG 2000 image, if found."""
-    if start[:4] == b"\xff\x4f\xff\x51" and len(start) >= 24:  # SOC, SIZ: ISO 15444-1 A.5.1
-        x1, y1, x0, y0 = (int.from_bytes(start[i : i + 4], "big") for i in (8, 12, 16, 20))
-        return y1 - y0, x1 - x0
+def _codestream_size(start: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) that a JPEG, JPEG-LS or JPEG 2000 image declares, if found."""
+
+    def at_byte(at: int, length: int) -> int:
+        return int.from_bytes(start[at : at + length], "big")
+
+    if start[:4] == b"\xff\x4f\xff\x51":  # SOC, SIZ: ISO 15444-1 A.5.1
+        return at_byte(12, 4) - at_byte(20, 4), at_byte(8, 4) - at_byte(16, 4), at_byte(40, 2)
     if start[:2] != b"\xff\xd8":
         return None
     at = 2
-    while at + 9 <= len(start) and start[at] == 0xFF:  # ISO 10918-1 B.2.2, ISO 14495-1 C.2.2
+    while at + 10 <= len(start) and start[at] == 0xFF:  # ISO 10918-1 B.2.2, ISO 14495-1 C.2.2
         marker = start[at + 1]
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = (int.from_bytes(start[at + i : at + i + 2], "big") for i in (5, 7))
-            return (rows, columns) if rows else None
-        at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
+            return at_byte(at + 5, 2), at_byte(at + 7, 2), start[at + 9]
+        at += 2 + at_byte(at + 2, 2)
     return None

@@ -89,7 +89,7 @@ class Stack:
 
     @property
     def is_placed(self) -> bool:
-        return bool(self.frames[0].position)
+        return self.frames[0].fault is None
 
     @property
     def plane(self) -> str:
@@ -179,8 +179,8 @@ def _parallel(a: Frame, b: Frame) -> bool:
 def _told_apart(frames: list[Frame]) -> list[tuple[bytes, list[Frame]]]:
     """Slices that share places (phases, acquisitions), split by the first element that can.
 
-    A split counts if every part is complete, the largest covers at least half of the places,
-    and parts overlap: acquisitions that follow one another stay together.
+    A split counts if every part is complete and the largest covers at least half of the places.
+    Acquisitions that follow one another without sharing a place stay together.
     """
     # Files that were copied are no phases: they say so themselves.
     once = list({f.sop_instance or (f.path, f.index): f for f in reversed(frames)}.values())

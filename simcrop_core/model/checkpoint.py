@@ -32,7 +32,7 @@ from simcrop_core.model.model_folder import (
     previous_of,
     read_stored_model,
 )
-from simcrop_core.model.simcrop import SimCroP, model_id, weights_digest
+from simcrop_core.model.simcrop import SimCroP, model_id, weights_digest, without_weights
 from simcrop_core.model.weights_file import read_header
 
 _SHOWN = 5  # names listed in a message before "and N more"
@@ -208,8 +208,7 @@ def load_model(
     stored = read_stored_model(locate_model(name_or_dir))
     path = stored.folder / WEIGHTS_NAME
     header = read_header(path)
-    with torch.device("meta"):
-        model = SimCroP(stored.config, text_location=text_encoder)
+    model = without_weights(stored.config, text_location=text_encoder)
     found = {name: tensor.shape for name, tensor in header.items()}
     _refuse_misfits(model, found, path)
     if any(tensor.dtype != "F32" for tensor in header.values()):

@@ -27,9 +27,9 @@ from simcrop_core.model.config import (
     bad_config,
 )
 from simcrop_core.model.foreign import read_foreign_weights
-from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.model.simcrop import SimCroP, without_weights
 from simcrop_core.model.text import text_config_for
-from simcrop_core.model.vision import Shape3, token_positions
+from simcrop_core.model.vision import ImageDecoder, Shape3, token_positions
 from simcrop_core.volume import Note
 
 _HEAD_WIDTH = 64
@@ -140,8 +140,7 @@ def import_checkpoint(
         )
     except ValidationError as e:
         raise bad_config(e, path=path) from e
-    with torch.device("meta"):
-        model = SimCroP(config)
+    model = without_weights(config)
     state, used = _renamed(tensors, decoder is not None)
     initialised = _complete(model, state, layout, notes)
     faults = misfits(expected_shapes(model), {k: tuple(v.shape) for k, v in state.items()})
@@ -199,7 +198,7 @@ class _Layout:
         notes: list[Note],
     ) -> _Layout:
         width, patch_shape = _patch_embedding(tensors, path)
-        depth = _depth(tensors, "blocks.", path)
+        depth = _depth(tensors, path)
         has_cls = "cls_token" in tensors
         spec = _input_spec(tensors, patch_shape, has_cls, input_spec, path)
         hidden = tensors.get("blocks.0.mlp.fc1.weight")
@@ -248,12 +247,13 @@ def _patch_embedding(tensors: Mapping[str, Tensor], path: Path) -> tuple[int, Sh
     return width, (p, q, r)
 
 
-def _depth(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> int:
-    numbers = {
-        int(match.group(1))
-        for name in tensors
-        if (match := re.match(rf"{re.escape(prefix)}(\d{{1,4}})\.", name))
-    }
+def _block_numbers(tensors: Mapping[str, Tensor], stem: str) -> set[int]:
+    matches = (re.match(rf"{stem}\.(\d{{1,4}})\.", name) for name in tensors)
+    return {int(match.group(1)) for match in matches if match}
+
+
+def _depth(tensors: Mapping[str, Tensor], path: Path) -> int:
+    numbers = _block_numbers(tensors, "blocks")
     if not numbers or numbers != set(range(len(numbers))):
         have = ", ".join(map(str, sorted(numbers)[:20])) or "none"
         raise SimCroPError(
@@ -328,53 +328,51 @@ def _decoder_config(
     if embed is None or embed.ndim != 2:
         return None
     width = embed.shape[0]
-    numbers = {
-        int(match.group(1))
-        for name in tensors
-        if (match := re.match(r"decoder_blocks\.(\d{1,4})\.", name))
-    }
     try:
         config = ImageDecoderConfig(
-            depth=len(numbers),
+            depth=len(_block_numbers(tensors, "decoder_blocks")),
             width=width,
             heads=max(1, width // _HEAD_WIDTH),
             position="loaded",
         )
-        with torch.device("meta"):
-            model = SimCroP(
-                ModelConfig(
-                    name="decoder",
-                    input_spec=layout.input_spec,
-                    vision=layout.vision,
-                    image_decoder=config,
-                )
-            )
     except ValidationError:
-        model = None
-    if model is not None and model.image_decoder is not None:
-        state, _ = _renamed(tensors, True)
-        part = {
-            name.removeprefix("image_decoder."): tuple(tensor.shape)
-            for name, tensor in state.items()
-            if name.startswith("image_decoder.")
-        }
-        if not misfits(expected_shapes(model.image_decoder), part):
-            notes.append(
-                Note(
-                    "decoder-heads-assumed",
-                    f"The image decoder was taken over; its {config.heads} attention heads are an "
-                    "assumption, because the checkpoint does not tell.",
-                )
+        fits = False
+    else:
+        fits = _decoder_fits(config, tensors, layout)
+    if not fits:
+        notes.append(
+            Note(
+                "decoder-unused",
+                "The image decoder in the checkpoint is incomplete or built differently and was "
+                "left out.",
             )
-            return config
+        )
+        return None
     notes.append(
         Note(
-            "decoder-unused",
-            "The image decoder in the checkpoint is incomplete or built differently and was "
-            "left out.",
+            "decoder-heads-assumed",
+            f"The image decoder was taken over; its {config.heads} attention heads are an "
+            "assumption, because the checkpoint does not tell.",
         )
     )
-    return None
+    return config
+
+
+def _decoder_fits(
+    config: ImageDecoderConfig, tensors: Mapping[str, Tensor], layout: _Layout
+) -> bool:
+    spec, vision = layout.input_spec, layout.vision
+    with torch.device("meta"):
+        decoder = ImageDecoder(
+            config, vision.width, spec.grid_shape, spec.patch_shape, vision.cls_token
+        )
+    state, _ = _renamed(tensors, True)
+    part = {
+        name.removeprefix("image_decoder."): tuple(tensor.shape)
+        for name, tensor in state.items()
+        if name.startswith("image_decoder.")
+    }
+    return not misfits(expected_shapes(decoder), part)
 
 
 def _renamed(

@@ -178,6 +178,15 @@ class SimCroP(nn.Module):
         return sentences @ patches.transpose(-1, -2)
 
 
+def without_weights(config: ModelConfig, *, text_location: str | None = None) -> SimCroP:
+    """A model on the meta device: names and shapes, no memory; to be given its weights."""
+    if config.segmentation is not None:
+        # MONAI makes tensors while it is imported, which must not land on the meta device.
+        pass
+    with torch.device("meta"):
+        return SimCroP(config, text_location=text_location)
+
+
 def weights_digest(state: Sequence[tuple[str, Tensor]]) -> str:
     """SHA-256 over names, types, shapes and values, in the order given."""
     digest = hashlib.sha256()
@@ -232,8 +241,7 @@ def resize_position_embedding(model: SimCroP, grid_shape: Shape3) -> SimCroP:
             state[name] = resized_positions(
                 state[name], spec.grid_shape, grid_shape, old.vision.cls_token
             )
-    with torch.device("meta"):
-        resized = SimCroP(config, text_location=model.text_location)
+    resized = without_weights(config, text_location=model.text_location)
     resized.load_state_dict(state, strict=True, assign=True)
     resized._text[:] = model._text
     return resized.train(model.training)

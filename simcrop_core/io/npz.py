@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import re
 import zipfile
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from simcrop_core.volume import CTVolume, Note
 KEY = "ct"
 _METHODS: dict[int, Compression] = {zipfile.ZIP_STORED: "raw", zipfile.ZIP_DEFLATED: "deflate"}
 _MOST_HEADER = 10_000
+#: What evaluating a header's literal can raise, and what a strange dtype can.
+_UNREADABLE = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError)
 
 
 def read_npz(path: Path, stated: Stated) -> CTVolume:
@@ -132,25 +135,28 @@ def _array_header(
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, and type (numpy.lib.format, versions 1 to 3)."""
     magic = payload.read(8)
-    wide = 2 if magic[6] == 1 else 4
-    length_field = payload.read(wide)
-    length = int.from_bytes(length_field, "little")
+    length = int.from_bytes(payload.read(2 if magic[6] == 1 else 4), "little")
     if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3) or length > _MOST_HEADER:
         raise damaged(payload.path)
-    header = io.BytesIO(length_field + payload.read(length))
     try:
-        read = np.lib.format.read_array_header_1_0 if wide == 2 else None
-        shape, fortran, dtype = (read or np.lib.format.read_array_header_2_0)(header)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as e:
+        fields = literal_eval(payload.read(length).decode("utf-8").strip())
+        shape, fortran = fields["shape"], fields["fortran_order"]
+        descr = fields["descr"]
+        possible = type(shape) is tuple and all(type(n) is int for n in shape)
+        if not possible or type(fortran) is not bool:
+            raise ValueError("impossible shape or order")
+        simple = isinstance(descr, str) and re.fullmatch(r"[<>|=]?[iufb][1248]", descr)
+        dtype = np.dtype(descr) if simple else np.dtype(object)
+    except _UNREADABLE as e:
         raise damaged(payload.path) from e
-    if refuse_objects and (dtype.kind not in "iufb" or dtype.itemsize > 8):
+    if refuse_objects and not simple:
         raise SimCroPError(
-            f"The array holds {dtype.name!r} values, not one real number a voxel",
+            "The array does not hold one real number a voxel",
             code="not-grey",
             remedy="Save the scan as an array of 16-bit integers",
             path=payload.path,
         )
-    return tuple(int(n) for n in shape), bool(fortran), dtype
+    return shape, fortran, dtype
 
 
 def _three(stored: tuple[int, ...], path: Path) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError
 
 from simcrop_core.errors import SimCroPError
@@ -129,6 +130,7 @@ def create_model(
 
 def new_model(config: ModelConfig, seed: int = 0) -> SimCroP:
     """A model with fresh weights for a configuration, in evaluation mode."""
-    model = SimCroP(config)
+    with torch.random.fork_rng(devices=[]):  # making layers draws numbers; the caller's stay his
+        model = SimCroP(config)
     model.initialise(seed)
     return model.eval()

@@ -209,6 +209,8 @@ class TextEncoder(nn.Module):
                 code="blank-sentence",
                 remedy="Leave blank sentences out.",
             )
+        if not sentences:
+            return EncodedSentences(torch.zeros(0, self.width))
         tokens = self.tokenize(sentences)
         lengths = tokens.attend_BT.sum(dim=1)
         order = lengths.argsort(stable=True)
@@ -397,7 +399,8 @@ def _build(cls: Any, config: Any) -> Any:
         network = cls(config, **options)
     # Buffers that are not stored (position numbers) come from a network without layers.
     small = {"num_hidden_layers": 0, "n_layers": 0, "vocab_size": (config.pad_token_id or 0) + 1}
-    donor = cls(type(config)(**{**config.to_dict(), **small}), **options)
+    with torch.random.fork_rng(devices=[]):
+        donor = cls(type(config)(**{**config.to_dict(), **small}), **options)
     for name, buffer in donor.named_buffers():
         owner, _, leaf = name.rpartition(".")
         network.get_submodule(owner)._buffers[leaf] = buffer

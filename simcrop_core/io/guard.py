@@ -153,8 +153,9 @@ def beside(header: Path, name: str) -> Path:
         ``outside-folder``: the name leads elsewhere, through a path or a link.
     """
     folder = Path(os.path.realpath(header.parent))
-    target = Path(os.path.realpath(folder / name))
-    if target.parent != folder or not name or "\0" in name:
+    # No path holds a NUL; as a slash it leads out of the folder, and is refused with the rest.
+    target = Path(os.path.realpath(folder / name.replace("\0", "/")))
+    if target.parent != folder:
         raise SimCroPError(
             "The header names a data file outside of its own folder",
             code="outside-folder",

@@ -151,7 +151,7 @@ def _read_header(path: Path) -> _Header:
         raise damaged_header("it does not end", path)
     text = start if end is None else start[: end.start()]
     fields: dict[str, str] = {}
-    for line in text.decode("utf-8", "replace").splitlines()[1:]:
+    for line in text.decode("utf-8", "surrogateescape").splitlines()[1:]:
         name, colon, value = line.partition(":")
         if line.startswith("#") or not colon or value.startswith("="):
             continue

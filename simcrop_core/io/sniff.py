@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from simcrop_core.errors import SimCroPError
 from simcrop_core.io.guard import reading, regular_size
 from simcrop_core.io.nifti_header import layout_of
 from simcrop_core.io.payload import Compression, Payload
@@ -86,12 +85,7 @@ def sniff(path: Path) -> Sniffed:
 
 def _is_packed_nifti(path: Path) -> bool:
     with Payload(path, "gzip") as payload:
-        try:
-            return layout_of(payload.read(4)) is not None
-        except SimCroPError as e:
-            if e.code == "truncated" and regular_size(path) > 64:
-                return False  # whole, but holds fewer than four bytes
-            raise
+        return layout_of(payload.read(4)) is not None
 
 
 def _format_of(start: bytes) -> Format | None:

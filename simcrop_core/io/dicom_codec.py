@@ -34,6 +34,10 @@ class CodecError(Exception):
     """The bytes could not be decompressed: the codec refused, died or hung."""
 
 
+class _ChildEndedError(CodecError):
+    """The child ended instead of answering."""
+
+
 def decode(encoded: bytes, described: Mapping[str, Any]) -> NDArray[Any]:
     """One compressed frame as (rows, columns).
 
@@ -85,7 +89,7 @@ class CodecPool:
 
     def submit(self, encoded: bytes, described: Mapping[str, Any]) -> Future[NDArray[Any]]:
         """`decode` in a child; the future's result raises CodecError, whatever went wrong."""
-        return self._threads.submit(self._decode, encoded, described)
+        return self._threads.submit(self._decode_twice, encoded, described)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -93,19 +97,31 @@ class CodecPool:
             child.kill()
             _release(child)
 
+    def _decode_twice(self, encoded: bytes, described: Mapping[str, Any]) -> NDArray[Any]:
+        try:
+            return self._decode(encoded, described)
+        except _ChildEndedError:
+            # It may have been ended from outside while it was idle: a fresh one tells.
+            return self._decode(encoded, described)
+
     def _decode(self, encoded: bytes, described: Mapping[str, Any]) -> NDArray[Any]:
         child = self._idle.get()
         try:
             if child is None:
                 child = self._start()
-            watch = threading.Timer(PATIENCE_S, child.kill)
+            hung = threading.Event()
+            watch = threading.Timer(PATIENCE_S, _end, (child, hung))
             watch.start()
             try:
                 return _ask(child, encoded, described)
+            except (OSError, _ChildEndedError) as e:
+                child.kill()
+                child.wait()
+                if hung.is_set():
+                    raise CodecError("The codec took too long") from e
+                raise _ChildEndedError("The codec ended") from e
             finally:
                 watch.cancel()
-        except OSError as e:
-            raise CodecError("The codec ended") from e
         finally:
             if child is not None and child.poll() is not None:
                 self._all.remove(child)
@@ -114,14 +130,18 @@ class CodecPool:
             self._idle.put(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        try:
+            child = subprocess.Popen(
+                # -P: the folder that a person happens to work in is no place to import from.
+                [sys.executable, "-P", "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as e:
+            raise CodecError("The codec could not be started") from e
         self._all.append(child)
         return child
 
@@ -139,6 +159,11 @@ def shared_pool() -> CodecPool:
 
 _lock = threading.Lock()
 _shared: tuple[int, CodecPool] | None = None
+
+
+def _end(child: subprocess.Popen[bytes], hung: threading.Event) -> None:
+    hung.set()
+    child.kill()
 
 
 def _release(child: subprocess.Popen[bytes]) -> None:
@@ -159,15 +184,13 @@ def _ask(
     child.stdin.flush()
     head = child.stdout.read(_ANSWER.size)
     if len(head) < _ANSWER.size:
-        child.wait()
-        raise CodecError("The codec ended without an answer")
+        raise _ChildEndedError("The codec ended without an answer")
     kind, itemsize, length = _ANSWER.unpack(head)
     if kind not in (b"i", b"u"):
         raise CodecError("The codec refused")
     body = child.stdout.read(length)
     if len(body) < length:
-        child.wait()
-        raise CodecError("The codec ended within its answer")
+        raise _ChildEndedError("The codec ended within its answer")
     values = np.frombuffer(body, f"{kind.decode()}{itemsize}")
     if values.size != described["rows"] * described["columns"]:
         raise CodecError("The codec gave another number of pixels")

@@ -153,8 +153,8 @@ def read_header(path: Path, limits: Limits) -> tuple[Frame, ...] | OtherObject |
             raise damaged(path, "The header of this DICOM file is damaged") from e
 
 
-def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, BinaryIO]:
-    """The transfer syntax ("" if not told) and a stream that stands at the first element.
+def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, str, BinaryIO]:
+    """Transfer syntax and storage class ("" if not told), and a stream at the first element.
 
     For a deflated file the stream is an inflated copy in memory, bounded by the limits.
     """
@@ -168,10 +168,13 @@ def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, Binar
         is_little_endian=True,
         stop_when=lambda tag, vr, length: tag >> 16 != 2,
     )
-    raw = meta.get_item(0x00020010)
-    syntax = "" if raw is None else (raw.value or b"").decode("ascii", "replace").strip("\0 ")
+    told = {tag: meta.get_item(tag) for tag in (0x00020002, 0x00020010)}
+    storage, syntax = (
+        "" if raw is None else (raw.value or b"").decode("ascii", "replace").strip("\0 ")
+        for raw in told.values()
+    )
     if syntax != _DEFLATED:
-        return syntax, file
+        return syntax, storage, file
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflated = inflater.decompress(file.read(), min(limits.max_bytes, _MOST_INFLATED))
@@ -186,13 +189,15 @@ def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, Binar
         )
     if not inflater.eof:
         raise damaged(path, "The file is cut short", "truncated")
-    return syntax, BytesIO(inflated)
+    return syntax, storage, BytesIO(inflated)
 
 
 def _parse(path: Path, file: BinaryIO, limits: Limits) -> tuple[Frame, ...] | OtherObject:
     from pydicom.filereader import read_dataset
 
-    syntax, stream = open_dataset(path, file, limits)
+    syntax, storage, stream = open_dataset(path, file, limits)
+    if storage == _DIRECTORY:
+        return OtherObject(path, "")
     start = stream.tell()
     probe = stream.read(8)
     stream.seek(start)
@@ -217,9 +222,7 @@ def _parse(path: Path, file: BinaryIO, limits: Limits) -> tuple[Frame, ...] | Ot
         specific_tags=list(TAGS.values()),
     )
     header = Elements.of(elements)
-    sop_class, modality = header.text("SOPClassUID"), header.text("Modality")
-    if sop_class == _DIRECTORY:
-        return OtherObject(path, "")
+    sop_class, modality = header.text("SOPClassUID") or storage, header.text("Modality")
     if sop_class in _CT_IMAGES and not modality:
         modality = "CT"
     if modality in _OTHER_OBJECTS or (not found and "Rows" not in header):

@@ -111,7 +111,7 @@ class FrameReader:
         """The bytes of a pixel element that has to be unpacked, kept until another file's turn."""
         if self._held[0] != frame.path:
             with reading(frame.path), open(frame.path, "rb") as file:
-                _, stream = open_dataset(frame.path, file, self._limits)
+                _, _, stream = open_dataset(frame.path, file, self._limits)
                 stream.seek(pixels.offset)
                 payload = stream.read()
             if pixels.length is None:

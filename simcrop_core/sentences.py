@@ -25,7 +25,7 @@ _WORD = re.compile(r"\w+(?:-\w+)*")
 # What may stand between a stop and the next sentence's first letter.
 _OPENING = re.compile(r"[-–—(\[\"“‘'«*]{0,3}[ \t]?")
 # What belongs to the sentence that a stop has ended: closing marks, and stray stops ("done. .").
-_CLOSING = re.compile(r"[)\]”’\"'»]*(?:[ \t]+[.!?…]+(?=\s|$))*")
+_CLOSING = re.compile(r"[)\]”’\"'»]*(?:[ \t]+[.!?…]+(?=\s|$)){0,3}")
 _LIST_MARKER = re.compile(r"(?:[-–—*•▪●◦‣∙·►>]+|\(?(?:\d{1,2}|[A-Za-z])[.)])(?=\s)\s+|[•▪●◦‣∙►]+")
 _BULLET = re.compile(r"[-–—*•▪●◦‣∙·►>]")
 _NUMBER_MARKER = re.compile(r"\s*\(?(\d{1,2})[.)]\s")

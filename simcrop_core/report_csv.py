@@ -225,7 +225,7 @@ def _parts(row: list[str], columns: _Columns) -> Parts:
                 )
             )
             parts.append(Part("findings", text[: mark.start()]))
-            parts.append(Part("impression", _items(text[mark.end() :]), "items"))
+            parts.append(Part("impression", _items("\n" + text[mark.end() :]), "items"))
     if marked:
         notes.append(
             Note("quotation-marks", "Quotation marks and bullets were read as line breaks.")

@@ -55,7 +55,7 @@ _LABELLED = frozenset(
 )
 # A word in small letters that no new sentence begins with, after a full stop.
 _NEVER_FIRST = frozenset(
-    "and or nor of is are was were has have had not which that than with".split()
+    "and or nor of is are was were has have had not which that than with correlation".split()
 )
 # After a semicolon these carry the clause on ("Pericardial effusion; is stable").
 _CARRIES_ON = _NEVER_FIRST | frozenset(
@@ -247,8 +247,8 @@ class _Splitter:
         token = _token(text, begin, at)
         if _BARE_MARKER.fullmatch(text[max(begin, at - 8) : at].strip()) and at - begin <= 8:
             return False  # "1. Nodule": the marker belongs to its sentence.
-        if ".," in token:
-            return False  # "right 2.,3.,4. ribs"
+        if ".," in token or _TORN_DATE.fullmatch(token):
+            return False  # "right 2.,3.,4. ribs"; "examination of 27.04. compared"
         last = token.casefold().rsplit(".", 1)[-1]
         if token.casefold() in _ABBREVIATIONS or last in _ABBREVIATIONS:
             return False
@@ -340,6 +340,7 @@ class _Splitter:
 
 
 _SPACE_FREE = re.compile(r"\S+")
+_TORN_DATE = re.compile(r"[0-3]\d\.(?:0[1-9]|1[0-2])")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,7 +248,7 @@ class _Cells:
     extent: tuple[float, float, float, float]
     size_uv: tuple[float, float]
 
-    def take(self, values_N: NDArray[np.generic]) -> NDArray[np.generic]:
+    def take(self, values_N: NDArray[Any]) -> NDArray[Any]:
         return values_N[self.flat_VU]
 
 
@@ -273,7 +273,7 @@ def _cut_cells(patches: PatchGrid, plane: Plane, position_mm: FloatArray) -> _Ce
     return _Cells(slab, extent, (patches.size_mm[along_u], patches.size_mm[along_v]))
 
 
-def _repeated(cells_VU: NDArray[np.generic], times: int) -> NDArray[np.generic]:
+def _repeated(cells_VU: NDArray[Any], times: int) -> NDArray[Any]:
     return cells_VU.repeat(times, axis=0).repeat(times, axis=1)
 
 

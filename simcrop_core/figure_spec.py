@@ -53,10 +53,12 @@ class FigureSpec(BaseModel):
         True, description="Whether the top patches and the best patch are outlined."
     )
     opacity: float = Field(
-        0.6, gt=0, le=1, description="Opacity of the colour at the highest similarity."
+        0.55, gt=0, le=1, description="Opacity of the colour at the highest similarity."
     )
     colormap: str = Field(
-        "plasma", description="Name of a Matplotlib colour map for the similarity."
+        "autumn_r",
+        description="Name of a Matplotlib colour map for the similarity (this one goes from "
+        "yellow to red and reads well on lung and on bone).",
     )
     normalisation: Literal["sentence", "shared"] = Field(
         "sentence",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,15 +16,35 @@ if TYPE_CHECKING:
 FONT = "DejaVu Sans"  # comes with Matplotlib, so the same everywhere
 MM_PER_POINT = 25.4 / 72
 NULL_PERCENTILE = 95.0
+_NBSP = "\N{NO-BREAK SPACE}"
+
+LEADING = 1.28  # line to line, in font sizes
+GREY, WARNING = "0.35", "#b02a00"
 
 UNSUPPORTED = "No support above unrelated sentences"
 
 
+class Line(NamedTuple):
+    """One line of text and its look."""
+
+    words: str
+    size_pt: float
+    color: str = "black"
+    bold: bool = False
+
+    @property
+    def height(self) -> float:
+        return self.size_pt * MM_PER_POINT * LEADING
+
+
+def small_print(spec: FigureSpec) -> float:
+    """Size of all words but the sentences, in points."""
+    return spec.font_size_pt * 0.8
+
+
 def clean(text: str) -> str:
     """One line without the characters that no font shows and no SVG may hold."""
-    shown = (
-        c if c.isprintable() else "" if unicodedata.category(c) == "Cf" else " " for c in text
-    )
+    shown = (c if c.isprintable() else "" if unicodedata.category(c) == "Cf" else " " for c in text)
     return " ".join("".join(shown).split())
 
 
@@ -39,10 +59,13 @@ def width_mm(text: str, size_pt: float, *, bold: bool = False) -> float:
 
 
 def wrapped(text: str, limit_mm: float, size_pt: float, *, bold: bool = False) -> list[str]:
-    """The text in lines no wider than the limit; a word wider than a line is broken."""
+    """The text in lines no wider than the limit.
+
+    It breaks at plain spaces, not at no-break ones; only a word wider than a line is broken.
+    """
     lines: list[str] = []
     line = ""
-    for word in clean(text).split(" "):
+    for word in text.split(" "):
         longer = f"{line} {word}" if line else word
         if width_mm(longer, size_pt, bold=bold) <= limit_mm:
             line = longer
@@ -88,10 +111,10 @@ def place(position_mm: FloatArray) -> str:
     """A RAS point in words of the body: ``"R 12, A 30, I 450 mm"``."""
     letters = ("RL", "AP", "SI")
     parts = [
-        f"{pair[0] if value >= 0 else pair[1]} {abs(value):.0f}"
+        f"{pair[0] if value >= 0 else pair[1]}{_NBSP}{abs(value):.0f}"
         for pair, value in zip(letters, position_mm, strict=True)
     ]
-    return f"{', '.join(parts)} mm"
+    return f"{', '.join(parts)}{_NBSP}mm"
 
 
 def stands_out(result: AlignmentResult, sentence: int) -> bool:
@@ -104,20 +127,23 @@ def caption_details(
     sentence: int,
     window: tuple[str, tuple[float, float]],
     position_mm: FloatArray,
-) -> str:
-    """What the small print under a sentence says."""
+) -> tuple[str, ...]:
+    """What the small print under a sentence says, in parts."""
     aligned = result.sentences[sentence]
     name, (width, level) = window
+    share = aligned.null_percentile
+    # Rounded down: 99.8 % is not all of them.
+    above = "all" if share >= 100 else f"{int(share)}{_NBSP}% of"
     return (
-        f"Score {number(aligned.score, 1)}, above {aligned.null_percentile:.0f} % of unrelated "
-        f"sentences · {name} window {number(width, 0)}/{number(level, 0)} HU · planes through "
-        f"{place(position_mm)}"
+        f"score {number(aligned.score, 1)}, above {above} unrelated sentences",
+        f"{name} window {number(width, 0)}/{number(level, 0)}{_NBSP}HU",
+        f"planes at {place(position_mm)}",
     )
 
 
 def footer_details(result: AlignmentResult, spec: FigureSpec) -> str:
     """What the figure's last lines say of the picture, the scan and the model."""
-    size = " × ".join(f"{s:.3g}" for s in result.patches.size_mm)
+    size = f"{_NBSP}×{_NBSP}".join(f"{s:.3g}" for s in result.patches.size_mm)
     parts = []
     if spec.heat:
         whose = "each sentence" if spec.normalisation == "sentence" else "all sentences shown"
@@ -128,10 +154,10 @@ def footer_details(result: AlignmentResult, spec: FigureSpec) -> str:
         if spec.interpolation == "smooth":
             parts.append(
                 f"Colour is interpolated between patch centres; what was computed is one value "
-                f"per patch of {size} mm."
+                f"per patch of {size}{_NBSP}mm."
             )
         else:
-            parts.append(f"Each block is one patch of {size} mm.")
+            parts.append(f"Each block is one patch of {size}{_NBSP}mm.")
     parts.append("The patient's right is on the left of axial and coronal planes.")
     model = result.model
     name = clean(str(model.get("name") or model.get("preset") or "without a name"))

@@ -56,7 +56,8 @@ def read_dicom(
     path
         A folder, searched with its subfolders; a file, which stands for its series in its folder.
     series
-        Which series, by its id from `list_series`; by default the largest axial CT.
+        Which series, by its id from `list_series` (or its SeriesInstanceUID); by default the
+        largest axial CT.
     fill_gaps
         Interpolate missing slices instead of refusing.
     allow_any_modality

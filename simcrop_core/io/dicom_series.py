@@ -255,7 +255,8 @@ def choose(
     if len(stacks) > 12:
         listed += f"; and {len(stacks) - 12} more"
     if series is not None:
-        chosen = next((s for s in stacks if s.id == series), None)
+        # Who knows the series by its UID may say that, too.
+        chosen = next((s for s in stacks if series in (s.id, s.frames[0].series_uid)), None)
         if chosen is None:
             raise SimCroPError(
                 "There is no series of this name here",

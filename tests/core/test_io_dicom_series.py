@@ -85,6 +85,9 @@ def test_series_are_listed_and_each_can_be_chosen(study):
     for number, name in (("4", "thick"), ("5", "coronal"), ("2", "thin")):
         assert equal(read_dicom(folder, series=listed[number].id), hu[name])
     assert refusal(folder, series=listed["6"].id).code == "not-ct"
+    uid = pydicom.dcmread(folder / "b0000.dcm").SeriesInstanceUID
+    assert equal(read_dicom(folder, series=uid), hu["thick"])
+    assert refusal(folder, series="").code == "unknown-series"
 
 
 def test_ids_stay_the_same_wherever_the_files_lie(study, tmp_path_factory):

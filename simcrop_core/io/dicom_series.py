@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io.dicom_elements import MARKS
 from simcrop_core.io.dicom_geometry import (
@@ -170,10 +168,9 @@ def _is_slice(frame: Frame) -> bool:
 
 
 def _parallel(a: Frame, b: Frame) -> bool:
-    return bool(
-        np.allclose(a.orientation, b.orientation, rtol=0, atol=_ALIKE)
-        and np.allclose(a.pixel_spacing, b.pixel_spacing, rtol=_ALIKE, atol=0)
-    )
+    turned = max(abs(x - y) for x, y in zip(a.orientation, b.orientation, strict=True))
+    scaled = max(abs(x / y - 1) for x, y in zip(a.pixel_spacing, b.pixel_spacing, strict=True))
+    return turned <= _ALIKE and scaled <= _ALIKE
 
 
 def _told_apart(frames: list[Frame]) -> list[tuple[bytes, list[Frame]]]:

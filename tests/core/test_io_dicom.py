@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +47,16 @@ def test_every_transfer_syntax_gives_the_written_values(tmp_path, syntax, dtype,
     assert volume.format == "DICOM"
     assert codes(volume) == ["partial-chest"]
     np.testing.assert_allclose(volume.spacing_mm, (0.8, 0.7, 2.5))
+
+
+def test_importing_the_reader_imports_no_library_of_formats():
+    code = (
+        "import sys, simcrop_core.io.dicom\n"
+        "print(sorted({'pydicom', 'gdcm', 'SimpleITK', 'nibabel', 'torch', 'scipy'} & "
+        "set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr
 
 
 def test_the_array_is_laid_out_slice_by_slice_without_a_copy(tmp_path):

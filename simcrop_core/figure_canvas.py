@@ -52,7 +52,6 @@ def own_settings() -> Iterator[None]:
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "simcrop",  # else names within the file are random
         "pdf.fonttype": 42,
-        "image.composite_image": False,  # else images of a panel are merged and resampled
         "text.usetex": False,
         "text.hinting": "none",  # else letters are wider than measured at few dots per inch
     }
@@ -82,7 +81,6 @@ class Page:
             dpi=dpi,
             facecolor="white",
         )
-        self.figure.suppressComposite = True
         FigureCanvasAgg(self.figure)
 
     def axes(self, x: float, y: float, width: float, height: float, label: str) -> Axes:

@@ -371,20 +371,40 @@ def test_smooth_heat_meets_patch_centres_and_ignores_padding(scan: CTVolume) -> 
     np.testing.assert_allclose(heat.values_VU[between, 70], v[between], atol=1e-3)
 
 
+def drawn_extent(figure: Figure, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest picture millimetres of what is not black in a panel."""
+    picture, to_mm = pixels(figure, f"0 {name}")
+    shown = picture.max(axis=-1) > 128
+    # By the share of a line, since the row's letter is bright as well.
+    rows, columns = (np.flatnonzero(shown.mean(axis=axis) > 0.25) for axis in (1, 0))
+    low = to_mm(rows.max() + 0.5, columns.min() - 0.5)
+    return low, to_mm(rows.min() - 0.5, columns.max() + 0.5)
+
+
 def test_nothing_is_shown_outside_the_models_input() -> None:
-    volume = CTVolume(np.full((50, 50, 40), 1000, dtype=np.int16), grid_of("RAS"))
+    # The scan's voxels do not end where the patches do.
+    grid = grid_of("RAS", (7.0, 7.0, 9.0))
+    volume = CTVolume(np.full(grid.shape, 1000, dtype=np.int16), grid)
     patches = patches_of(shape=(6, 3, 5))  # 144 mm right-left, 72 front-back, 120 high
     result = aligned(volume, patches=patches, texts=("lung",))
     figure = draw_figure(volume, result, replaced(BARE, dpi=300))
     for name, size in {"axial": (144, 72), "coronal": (144, 120), "sagittal": (72, 120)}.items():
-        picture, to_mm = pixels(figure, f"0 {name}")
-        bright = picture.min(axis=-1) > 128
-        # By the share of a line, since the row's letter is bright as well.
-        rows, columns = (np.flatnonzero(bright.mean(axis=axis) > 0.25) for axis in (1, 0))
-        low = to_mm(rows.max() + 0.5, columns.min() - 0.5)
-        high = to_mm(rows.min() - 0.5, columns.max() + 0.5)
-        np.testing.assert_allclose(high - low, size, atol=1.5)
+        low, high = drawn_extent(figure, name)
+        np.testing.assert_allclose(high - low, size, atol=1)
         np.testing.assert_allclose((high + low) / 2, PLANE_BY_NAME[name].uv(CENTER), atol=1)
+
+
+def test_colour_ends_where_the_scan_ends() -> None:
+    shape = (50, 13, 40)  # 65 mm front to back, in patches of 72 mm
+    grid = Grid(shape, axis_aligned_affine("RAS", (4, 5, 5), CENTER, shape))
+    volume = CTVolume(np.full(shape, -1000, dtype=np.int16), grid)
+    patches = patches_of(shape=(6, 3, 5))
+    similarity = np.zeros((1, len(patches)))
+    similarity[:, : len(patches) // 2] = 1  # one half of the input, right to left
+    result = aligned(volume, similarity, patches=patches, texts=("lung",))
+    spec = replaced(BARE, heat=True, opacity=1.0, dpi=300, planes=("axial", "coronal"))
+    low, high = drawn_extent(draw_figure(volume, result, spec), "axial")
+    np.testing.assert_allclose(high - low, (72, 65), atol=1)
 
 
 def test_the_whole_scan_is_shown_if_asked(scan: CTVolume, result: AlignmentResult) -> None:

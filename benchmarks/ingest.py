@@ -104,7 +104,7 @@ def monai(path: Path) -> np.ndarray:
 
 
 def simpleitk(path: Path) -> np.ndarray:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813 (the name its users know)
 
     if path.is_dir():
         names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))

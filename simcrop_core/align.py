@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from simcrop_core.alignment_result import QUERY, AlignedSentence, AlignmentResult
-from simcrop_core.device import Precision, autocast, select_device
+from simcrop_core.device import Precision, autocast, resolve_precision, select_device
 from simcrop_core.encoded import Encoded, VolumeCard
 from simcrop_core.errors import SimCroPError
 from simcrop_core.prepare import Placement, Prepared, prepare
@@ -73,6 +73,7 @@ def encode(
         volume=VolumeCard.of(volume, prepared.notes),
         model_id=model.model_id,
         placement=placement,
+        precision=resolve_precision(where, precision),
     )
 
 
@@ -168,7 +169,7 @@ def align(
         top_SK=_top(similarity_AN[:count], inside, k),
         inside_N=encoded.inside_N,
         patches=encoded.patches,
-        model=model.card(),
+        model={**model.card(), "precision": encoded.precision},
         volume=VolumeCard(
             **{
                 **{name: getattr(volume, name) for name in VolumeCard.__slots__},

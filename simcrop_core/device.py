@@ -11,11 +11,16 @@ from simcrop_core.errors import SimCroPError
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
-    """The context to compute in: ``"auto"`` is bf16 on a GPU that has it, else fp32.
+def resolve_precision(device: torch.device, precision: Precision = "auto") -> str:
+    """``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 on a GPU that has it, else fp32.
 
     On a CPU ``"auto"`` is always fp32, so that every machine gives the same figures; ``"bf16"``
     is faster on CPUs with bf16 matrix units.
+
+    Raises
+    ------
+    SimCroPError
+        The precision is unknown.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise SimCroPError(
@@ -23,8 +28,14 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
             code="unknown-precision",
             remedy="Use auto, fp32 or bf16.",
         )
-    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bf16" or (precision == "auto" and automatic)
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
+    """The context in which to compute, see `resolve_precision`."""
+    wanted = resolve_precision(device, precision) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 

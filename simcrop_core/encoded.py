@@ -97,6 +97,8 @@ class Encoded:
         The model's id; features are compared only with sentences of the same model.
     placement
         Where the input was placed in the scan, see `prepare`.
+    precision
+        ``"fp32"`` or ``"bf16"``: in what the encoder computed.
     """
 
     patches_ND: NDArray[np.float32]
@@ -105,6 +107,7 @@ class Encoded:
     volume: VolumeCard
     model_id: str
     placement: str
+    precision: str
 
     def save(self, path: str | Path) -> None:
         """Write to one ``.npz`` file, whole or not at all."""
@@ -113,6 +116,7 @@ class Encoded:
             "volume": self.volume.to_dict(),
             "model_id": self.model_id,
             "placement": self.placement,
+            "precision": self.precision,
             "patch_shape": list(self.patches.patch_shape),
             "grid_shape": list(self.patches.shape),
         }
@@ -153,6 +157,7 @@ class Encoded:
                     volume=VolumeCard.from_dict(card["volume"]),
                     model_id=str(card["model_id"]),
                     placement=str(card["placement"]),
+                    precision=str(card["precision"]),
                 )
         except FileNotFoundError as e:
             raise SimCroPError(

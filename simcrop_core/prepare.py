@@ -271,4 +271,6 @@ _SIDES = {
 
 def _touched(inside_HWD: NDArray[np.bool_], patches: PatchGrid) -> NDArray[np.bool_]:
     (i, j, k), (p, q, r) = patches.shape, patches.patch_shape
-    return inside_HWD.reshape(i, p, j, q, k, r).any(axis=(1, 3, 5)).reshape(-1)
+    # The first axis first: whole planes are joined at a time.
+    columns = np.logical_or.reduce(inside_HWD.reshape(i, p, -1), axis=1)
+    return columns.reshape(i, j, q, k, r).any(axis=(2, 4)).reshape(-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from simcrop_core.geometry import FloatArray, Grid
 
 Array = NDArray[Any]
+
+# Slabs that a thread works on at a time; few enough to stay in its cache.
+_BLOCK = 8
 
 
 def resample_linear(
@@ -46,7 +49,6 @@ def resample_linear(
     """
     # target voxel -> source voxel
     matrix = np.linalg.inv(source.affine) @ target.affine
-    # The pass below goes slab by slab along the source's slowest axis in memory.
     axes = _aligned_axes(matrix, target.shape)
     if axes is None:
         return _resample_oblique(values_XYZ, matrix, target.shape, fill, window)
@@ -83,10 +85,18 @@ def _aligned_axes(matrix: FloatArray, target_shape: tuple[int, int, int]) -> lis
     return axes if drift_voxels.max() < 5e-4 else None
 
 
+class _Taps(NamedTuple):
+    """Where the samples of one target axis come from."""
+
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    weight: NDArray[np.float32]  # of the upper neighbour
+    inside: NDArray[np.bool_]  # whether the source covers the sample
+
+
 def _taps(
     matrix: FloatArray, source_axis: int, target_axis: int, n_source: int, n_target: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]:
-    """Lower and upper neighbour, the upper one's weight, and whether the source covers it."""
+) -> _Taps:
     at = matrix[source_axis, target_axis] * np.arange(n_target) + matrix[source_axis, 3]
     # Sub-micrometre noise of the inverse must not blur voxels that coincide.
     at = np.where(np.abs(at - np.rint(at)) < 1e-6, np.rint(at), at)
@@ -94,7 +104,7 @@ def _taps(
     at = np.clip(at, 0, n_source - 1)
     lower = np.minimum(np.floor(at).astype(np.intp), max(n_source - 2, 0))
     upper = np.minimum(lower + 1, n_source - 1)
-    return lower, upper, (at - lower).astype(np.float32), inside
+    return _Taps(lower, upper, (at - lower).astype(np.float32), inside)
 
 
 def _resample_aligned(
@@ -109,46 +119,59 @@ def _resample_aligned(
     order = sorted(range(3), key=lambda axis: -abs(values_XYZ.strides[axis]))
     planes = values_XYZ.transpose(order)
     target_of = [axes.index(axis) for axis in order]
-    lower, upper, weight, inside = zip(
-        *(
-            _taps(
-                matrix, source_axis, target_axis, values_XYZ.shape[source_axis], shape[target_axis]
-            )
-            for source_axis, target_axis in zip(order, target_of, strict=True)
-        ),
-        strict=True,
-    )
+    taps = [
+        _taps(matrix, ours, theirs, values_XYZ.shape[ours], shape[theirs])
+        for ours, theirs in zip(order, target_of, strict=True)
+    ]
+    slab_taps, row, column = taps
     # Only the part of a plane that is needed is touched.
-    rows = slice(int(lower[1].min()), int(upper[1].max()) + 1)
-    columns = slice(int(lower[2].min()), int(upper[2].max()) + 1)
-    row_low, row_high = lower[1] - rows.start, upper[1] - rows.start
-    column_low, column_high = lower[2] - columns.start, upper[2] - columns.start
-    row_weight = weight[1][:, None]
-    covered_plane = inside[1][:, None] & inside[2][None, :]
+    rows = slice(int(row.lower.min()), int(row.upper.max()) + 1)
+    columns = slice(int(column.lower.min()), int(column.upper.max()) + 1)
+    row_low, row_high = row.lower - rows.start, row.upper - rows.start
+    column_low, column_high = column.lower - columns.start, column.upper - columns.start
+    row_weight = row.weight[:, None]
 
     out = np.empty(shape, dtype=np.float32)
-    out_planes = out.transpose(target_of)
-    inside_out = np.empty(shape, dtype=bool)
-    inside_planes = inside_out.transpose(target_of)
+    out_slabs = out.transpose(target_of)
+    blank = 0.0 if fill is None else float(_windowed(np.array([fill], np.float32), window)[0])
 
-    def slab(index: int) -> None:
-        inside_planes[index] = covered_plane if inside[0][index] else False
-        plane = planes[lower[0][index], rows, columns].astype(np.float32)
-        if weight[0][index] > 0:
-            above = planes[upper[0][index], rows, columns].astype(np.float32)
-            above -= plane
-            above *= weight[0][index]
-            plane += above
-        mixed = plane[row_low]
-        mixed += (plane[row_high] - mixed) * row_weight
-        line = np.take(mixed, column_low, axis=1)
-        line += (np.take(mixed, column_high, axis=1) - line) * weight[2]
+    def block(start: int) -> None:
+        """A few slabs, put together in cache before they are written across the output."""
+        stop = min(start + _BLOCK, len(slab_taps.lower))
+        mixed = np.empty((stop - start, len(row_low), len(column_low)), dtype=np.float32)
+        for index in range(start, stop):
+            plane = planes[slab_taps.lower[index], rows, columns].astype(np.float32)
+            weight = slab_taps.weight[index]
+            if weight > 0:
+                above = planes[slab_taps.upper[index], rows, columns].astype(np.float32)
+                above -= plane
+                above *= weight
+                plane += above
+            line = plane.take(row_low, axis=0)
+            step = plane.take(row_high, axis=0)
+            step -= line
+            step *= row_weight
+            line += step
+            # Columns run across memory: contiguous after a transposition.
+            turned = np.ascontiguousarray(line.T)
+            low = turned.take(column_low, axis=0)
+            high = turned.take(column_high, axis=0)
+            high -= low
+            high *= column.weight[:, None]
+            low += high
+            mixed[index - start] = _windowed(low, window).T
         if fill is not None:
-            line[~inside_planes[index]] = fill
-        out_planes[index] = _windowed(line, window)
+            for axis, tap in enumerate(taps):
+                part = tap.inside[start:stop] if axis == 0 else tap.inside
+                if not part.all():
+                    mixed[(slice(None),) * axis + (~part,)] = blank
+        out_slabs[start:stop] = mixed
 
-    _in_threads(slab, len(lower[0]))
-    return out, inside_out
+    _in_threads(lambda n: block(n * _BLOCK), -(-len(slab_taps.lower) // _BLOCK))
+    inside = np.ones(shape, dtype=bool)
+    for tap, axis in zip(taps, target_of, strict=True):
+        inside &= tap.inside.reshape([-1 if other == axis else 1 for other in range(3)])
+    return out, inside
 
 
 def _resample_oblique(

@@ -77,6 +77,7 @@ _UNTRAINED = (
 def _scan(arguments, model, volume, progress):  # type: ignore[no-untyped-def]
     """The encoded scan: from ``--encoded`` if that is of this scan and model, else computed."""
     from simcrop_core.align import Encoded, encode
+    from simcrop_core.device import resolve_precision, select_device
 
     kept = None if arguments.encoded is None else Path(arguments.encoded)
     if kept is not None and kept.exists():
@@ -85,6 +86,8 @@ def _scan(arguments, model, volume, progress):  # type: ignore[no-untyped-def]
             encoded.model_id == model.model_id
             and encoded.volume.sha256 == volume.sha256
             and encoded.placement == arguments.placement
+            and encoded.precision
+            == resolve_precision(select_device(arguments.device), arguments.precision)
         )
         if same:
             return encoded

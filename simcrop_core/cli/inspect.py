@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def _volume(arguments: argparse.Namespace, path: Path) -> int:
-    from simcrop_core.io import list_series
+    from simcrop_core.io.dicom import list_series
 
     with progress_bar(arguments) as progress:
         progress("reading the scan", 0, 1)
@@ -48,14 +49,14 @@ def _volume(arguments: argparse.Namespace, path: Path) -> int:
         "hu_range": [float(volume.hu_XYZ.min()), float(volume.hu_XYZ.max())],
         "air_share": round(float((hu < -800).mean()), 3),
         "notes": [note.to_dict() for note in volume.notes],
-        "series": [entry.to_dict() for entry in series],
+        "series": [asdict(entry) for entry in series],
     }
     low, high = volume.grid.bounds_mm()
     lines = [
         repr(volume),
         f"  id {volume.pseudonym}, {facts['hu_range'][0]:g} to {facts['hu_range'][1]:g} HU, "
         f"{100 * facts['air_share']:.0f} % air",
-        "  from {:.1f}, {:.1f}, {:.1f} to {:.1f}, {:.1f}, {:.1f} mm (right, front, up positive)".format(
+        "  from {:.1f}, {:.1f}, {:.1f} to {:.1f}, {:.1f}, {:.1f} mm (R, A, S positive)".format(
             *low, *high
         ),
         *note_lines(volume.notes),

@@ -22,10 +22,12 @@ def progress_bar(arguments: argparse.Namespace) -> Iterator[Progress]:
     from tqdm import tqdm
 
     bar: Any = None
+    shown = ""
 
     def tell(what: str, done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None or bar.desc != f"{what}: ":
+        nonlocal bar, shown
+        if what != shown:
+            shown = what
             if bar is not None:
                 bar.close()
             bar = tqdm(

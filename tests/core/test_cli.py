@@ -1,0 +1,359 @@
+"""The command as a person uses it: real processes, real files, one line when it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from simcrop_core.cli import main
+from simcrop_core.sample import sample_report, sample_volume
+
+SIMCROP = Path(sys.executable).with_name("simcrop")
+
+
+def run(*arguments: object, **more) -> subprocess.CompletedProcess[str]:
+    """One command in a process of its own."""
+    return subprocess.run(
+        [SIMCROP, *map(str, arguments)], capture_output=True, text=True, timeout=300, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "study"
+    assert main(["sample", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "starter"
+    assert main(["models", "create", "starter", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "segmenter"
+    labels = "left lung,right lung"
+    command = ["models", "create", "starter", "--out", str(folder), "--segmentation", labels]
+    assert main(command) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aligned(study, model, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("aligned") / "out"
+    done = run(
+        "align", study / "ct.nii.gz", "--report", study / "report.txt", "--model", model,
+        "--out", out, "--query", "There is a nodule in the right upper lobe.", "--top-k", 20,
+        "--encoded", out.parent / "encoded.npz",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "untrained" in done.stdout
+    return out
+
+
+# -- what it writes -------------------------------------------------------------------------------
+
+
+def test_the_sample_is_the_built_in_study(study: Path) -> None:
+    image = nib.load(study / "ct.nii.gz")
+    volume = sample_volume()
+    assert np.array_equal(np.asarray(image.dataobj), volume.hu_XYZ)
+    assert np.allclose(image.affine, volume.grid.affine)
+    assert (study / "report.txt").read_text() == sample_report()
+
+
+def test_align_writes_what_is_documented(aligned: Path, study: Path) -> None:
+    assert {p.name for p in aligned.iterdir()} == {
+        "alignment.json", "alignment.npz", "heatmaps", "figure.png",
+    }  # fmt: skip
+    card = json.loads((aligned / "alignment.json").read_text())
+    arrays = np.load(aligned / "alignment.npz", allow_pickle=False)
+    text = sample_report()
+    sentences = card["sentences"]
+    assert card["schema"] == 1
+    assert [s["index"] for s in sentences] == list(range(len(sentences)))
+    assert sentences[-1]["section"] == "query"
+    assert sentences[-1]["span"] is None
+    assert {s["section"] for s in sentences} == {"findings", "impression", "query"}
+    spans = [s["span"] for s in sentences[:-1]]
+    assert spans == sorted(spans)
+    for sentence in sentences[:-1]:
+        a, b = sentence["span"]
+        assert text[a:b] == sentence["text"]
+    similarity, top = arrays["similarity"], arrays["top_k"]
+    assert similarity.dtype == np.float32
+    assert similarity.shape == (len(sentences), 14**3)
+    assert top.shape == (len(sentences), 20)
+    affine = np.array(card["patch_grid"]["affine"])
+    assert card["patch_grid"]["shape"] == [14, 14, 14]
+    for sentence, row, best in zip(sentences, similarity, top, strict=True):
+        assert (np.diff(row[best]) <= 0).all()
+        for entry, flat in zip(sentence["top_k"], best, strict=True):
+            i, j, k = entry["patch"]
+            assert (i * 14 + j) * 14 + k == flat
+            assert entry["similarity"] == pytest.approx(row[flat], abs=1e-6)
+            assert np.allclose((affine @ [i, j, k, 1])[:3], entry["center_mm"], atol=1e-4)
+            assert np.allclose(entry["size_mm"], [24, 24, 24], atol=1e-4)
+    maps = sorted((aligned / "heatmaps").iterdir())
+    assert len(maps) == len(sentences)
+    for row, path in zip(similarity, maps, strict=True):
+        image = nib.load(path)
+        assert np.allclose(image.affine, affine, atol=1e-4)
+        assert np.allclose(image.get_fdata().reshape(-1), row, atol=1e-6)
+    assert (aligned / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_input_gives_the_same_bytes(aligned, study, model, tmp_path) -> None:
+    done = run(
+        "align", study / "ct.nii.gz", "--report", study / "report.txt", "--model", model,
+        "--out", tmp_path / "again", "--top-k", 20,
+        "--query", "There is a nodule in the right upper lobe.",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for path in sorted(aligned.rglob("*")):
+        if path.is_file():
+            other = tmp_path / "again" / path.relative_to(aligned)
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_an_encoded_scan_is_kept_and_used(aligned, study, model, tmp_path) -> None:
+    encoded = aligned.parent / "encoded.npz"
+    stamp = encoded.stat().st_mtime_ns
+    done = run(
+        "align", study / "ct.nii.gz", "--model", model, "--out", tmp_path / "o",
+        "--query", "The heart is enlarged.", "--encoded", encoded, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert encoded.stat().st_mtime_ns == stamp
+    fresh = run(
+        "align", study / "ct.nii.gz", "--model", model, "--out", tmp_path / "p",
+        "--query", "The heart is enlarged.", "--json",
+    )  # fmt: skip
+    assert json.loads(done.stdout) == json.loads(fresh.stdout)
+    moved = run(
+        "align", study / "ct.nii.gz", "--model", model, "--out", tmp_path / "q",
+        "--query", "The heart is enlarged.", "--encoded", encoded, "--placement", "lungs",
+    )  # fmt: skip
+    assert moved.returncode == 0, moved.stderr
+    assert encoded.stat().st_mtime_ns != stamp  # of another placement: made anew
+
+
+def test_segment_labels_the_scans_own_voxels(study, segmenter, tmp_path) -> None:
+    out = tmp_path / "labels.nii.gz"
+    done = run("segment", study / "ct.nii.gz", "--model", segmenter, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    labels, scan = nib.load(out), nib.load(study / "ct.nii.gz")
+    assert labels.shape == scan.shape
+    assert np.allclose(labels.affine, scan.affine)
+    card = json.loads((tmp_path / "labels.json").read_text())
+    assert card["labels"] == {"1": "left lung", "2": "right lung"}
+    values = np.asarray(labels.dataobj)
+    voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    for label, name in ((1, "left lung"), (2, "right lung")):
+        assert card["volume_ml"][name] == pytest.approx(
+            (values == label).sum() * voxel_ml, abs=0.01
+        )
+    assert json.loads(done.stdout) == card
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_figure_draws_from_an_alignment(aligned, study, tmp_path, suffix) -> None:
+    out = tmp_path / f"f.{suffix}"
+    done = run(
+        "figure", study / "ct.nii.gz", "--alignment", aligned, "--out", out,
+        "--sentences", "1,4", "--planes", "axial,coronal",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert out.read_bytes().startswith(head)
+
+
+def test_batch_records_a_bad_study_and_goes_on_and_resumes(study, model, tmp_path) -> None:
+    (tmp_path / "bad.nii.gz").write_bytes(b"not a scan")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "study,ct,report\n"
+        f"one,{study / 'ct.nii.gz'},{study / 'report.txt'}\n"
+        f"two,bad.nii.gz,{study / 'report.txt'}\n"
+        f"three,{study / 'ct.nii.gz'},{study / 'absent.txt'}\n"
+    )
+    out = tmp_path / "out"
+    command = ("batch", "align", manifest, "--model", model, "--out", out, "--no-figures", "--json")
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    tally = json.loads(first.stdout)
+    assert (tally["aligned"], tally["skipped"], tally["failed"]) == (1, 0, 2)
+    rows = list(csv.DictReader((out / "status.csv").open()))
+    assert [r["status"] for r in rows] == ["aligned", "refused", "refused"]
+    assert "bad.nii.gz" in rows[1]["message"]
+    assert (out / "one" / "alignment.json").is_file()
+    assert not (out / "two").exists()
+    again = json.loads(run(*command).stdout)
+    assert (again["aligned"], again["skipped"], again["failed"]) == (0, 1, 2)
+    other = json.loads(run(*command, "--top-k", 5).stdout)
+    assert (other["aligned"], other["skipped"]) == (1, 0)
+
+
+# -- speed of the light commands, and what they import ----------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["--version"]])
+def test_help_answers_without_heavy_imports(arguments) -> None:
+    code = (
+        "import sys\n"
+        "from simcrop_core.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pydicom', 'nibabel', 'matplotlib', 'transformers', 'monai'}\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inspect_answers_without_torch(study, aligned, model) -> None:
+    for path in (study / "ct.nii.gz", study / "report.txt", aligned, model,
+                 aligned.parent / "encoded.npz"):  # fmt: skip
+        code = (
+            "import sys\n"
+            "from simcrop_core.cli import main\n"
+            f"code = main(['inspect', {str(path)!r}, '--json'])\n"
+            "heavy = {'torch', 'matplotlib', 'transformers', 'monai'} & set(sys.modules)\n"
+            "sys.exit(','.join(sorted(heavy)) or code)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, (path, done.stderr)
+        assert json.loads(done.stdout)
+
+
+# -- refusals ---------------------------------------------------------------------------------------
+
+
+def refused(done: subprocess.CompletedProcess[str], word: str) -> None:
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert word in lines[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "required"),
+        (["align"], "required"),
+        (["fly"], "invalid choice"),
+        (["align", "x.nii", "--model", "m", "--out", "o", "--top-k", "0"], "whole number"),
+        (["align", "x.nii", "--model", "m", "--out", "o"], "--report"),
+        (["align", "x.nii", "--model", "m", "--out", "o", "--query", "a", "--spacing", "1,2"],
+         "millimetres"),
+        (["inspect", "absent.nii.gz"], "absent.nii.gz"),
+        (["models", "create", "huge", "--out", "m"], "preset"),
+        (["models", "info", "absent"], "absent"),
+        (["segment", "x.nii", "--model", "m", "--out", "labels.png"], ".nii.gz"),
+        (["figure", "x.nii", "--alignment", "absent", "--out", "f.png"], "absent"),
+        (["batch", "align", "absent.csv", "--model", "m", "--out", "o"], "absent.csv"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_one_line_and_exit_code_2(arguments, word, tmp_path) -> None:
+    refused(run(*arguments, cwd=tmp_path), word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_about_files(study, model, tmp_path) -> None:
+    ct, report = study / "ct.nii.gz", study / "report.txt"
+    (tmp_path / "cut.nii.gz").write_bytes(ct.read_bytes()[:50_000])
+    (tmp_path / "empty.txt").write_text("")
+    base = ("--model", model, "--out", tmp_path / "out")
+    refused(run("align", tmp_path / "cut.nii.gz", "--report", report, *base), "cut.nii.gz")
+    refused(run("align", ct, "--report", tmp_path / "empty.txt", *base), "empty.txt")
+    refused(
+        run("align", ct, "--report", report, "--model", study, "--out", tmp_path / "o"), "study"
+    )
+    refused(run("align", ct, "--query", "a", "--device", "cuda:7", *base), "cuda:7")
+    refused(run("align", ct, "--query", "a", "--series", "x", *base), "series")
+    refused(run("align", ct, "--query", "a", "--volume-name", "x", *base), "--report")
+    refused(run("segment", ct, "--model", model, "--out", tmp_path / "l.nii.gz"), "segmentation")
+    (tmp_path / "file").write_text("in the way")
+    done = run("align", ct, "--query", "a", "--model", model, "--out", tmp_path / "file")
+    refused(done, "folder")
+    assert {p.name for p in tmp_path.iterdir()} == {"cut.nii.gz", "empty.txt", "file"}
+
+
+def test_debug_shows_the_traceback(tmp_path) -> None:
+    done = run("inspect", tmp_path / "absent", "--debug")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_an_alignment_of_another_scan_is_not_drawn(aligned, study, tmp_path) -> None:
+    image = nib.load(study / "ct.nii.gz")
+    changed = np.asarray(image.dataobj).copy()
+    changed[50, 50, 50] += 1
+    nib.save(nib.Nifti1Image(changed, image.affine), tmp_path / "other.nii.gz")
+    done = run(
+        "figure", tmp_path / "other.nii.gz", "--alignment", aligned, "--out", tmp_path / "f.png"
+    )
+    refused(done, "scan")
+    assert not (tmp_path / "f.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing_half_written(study, model, tmp_path, number) -> None:
+    for pause in (0.3, 2.0, 4.0):
+        out = tmp_path / f"out-{pause}"
+        running = subprocess.Popen(
+            [SIMCROP, "align", study / "ct.nii.gz", "--report", study / "report.txt",
+             "--model", model, "--out", out],
+            stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        time.sleep(pause)
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=120)
+        if running.returncode == 0:
+            assert (out / "alignment.json").is_file()  # it was done before
+        else:
+            assert not out.exists()
+            if pause > 0.3:  # before that Python itself may still be starting
+                assert running.returncode == 130
+                assert "Traceback" not in errors
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_doctor_tells_of_codecs_encoders_and_models(model, tmp_path) -> None:
+    done = run("doctor", "--json", "--models", model.parent, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["packages"]["torch"]
+    assert all(facts["codecs"].values())
+    assert {"JPEG lossless", "JPEG 2000", "RLE"} <= set(facts["codecs"])
+    assert str(model) in [m["folder"] for m in facts["models"]]
+    assert "minilm" in facts["text_encoders"]
+
+
+def test_the_real_scan_with_its_report(real_data, model, tmp_path) -> None:
+    folder = real_data / "ct" / "nsclc-lung1-001"
+    done = run(
+        "align", folder / "image", "--report", folder / "report.txt", "--model", model,
+        "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert len(card["sentences"]) == 15
+    assert "scan-larger-than-input" in {n["code"] for n in card["volume"]["notes"]}
+    assert card == json.loads((tmp_path / "out" / "alignment.json").read_text())

@@ -70,7 +70,7 @@ _DECORATION = r"[#*_=>~\[ \t]{0,12}"
 _ON_ITS_LINE = re.compile(
     rf"^{_DECORATION}(?:\d{{1,2}}[.)][ \t]{{1,3}})?(?P<label>{_either(_SECTION_OF)})"
     rf"[ \t]{{0,3}}[*_=~\]]{{0,6}}[ \t]{{0,3}}"
-    rf"(?:[:：][*_]{{0,3}}|[ \t][-–—](?=[ \t])|(?=\n|\Z))",
+    rf"(?:[:：][*_]{{0,3}}|[ \t][-–—](?=\s|\Z)|(?=\n|\Z))",
     re.MULTILINE | re.IGNORECASE | re.ASCII,
 )
 _CAPITALS = "|".join(_either([w.upper()]) for w in sorted(_SECTION_OF, key=len, reverse=True))

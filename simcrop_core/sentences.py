@@ -14,6 +14,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
+
+from simcrop_core.sentence_words import (
+    ABBREVIATIONS,
+    AFTER_LAB,
+    BEFORE_NUMBER,
+    BEGINS,
+    CARRIES_ON,
+    CUT_SHORT,
+    INTRODUCTIONS,
+    LABELLED,
+    NAMES_FOLLOW,
+    NEVER_FIRST,
+    UNFINISHED,
+)
 
 Span = tuple[int, int]
 
@@ -30,52 +45,6 @@ _LIST_MARKER = re.compile(r"(?:[-–—*•▪●◦‣∙·►>]+|\(?(?:\d{1,2}
 _BULLET = re.compile(r"[-–—*•▪●◦‣∙·►>]")
 _NUMBER_MARKER = re.compile(r"\s*\(?(\d{1,2})[.)]\s")
 _BARE_MARKER = re.compile(r"\W*(?:\d{1,2}|[A-Za-z]|[ivx]{1,4})", re.ASCII)
-
-# Never the end of a sentence.
-_ABBREVIATIONS = frozenset(
-    "dr drs prof assist assoc asst doç uzm mr mrs ms mt sr e.g i.e eg ie vs cf viz approx incl "
-    "esp resp z.b u.s".split()
-)
-# Not an end before a number ("Th. 12", "No. 4", "ca. 3 cm"); else an ordinary word.
-_BEFORE_NUMBER = frozenset(
-    "th no nr nos fig figs im ima img se ser seg segm ca c max min vol diam pos p pp sl ct ex "
-    "t l s d v d1 tab par ref art".split()
-)
-# Not an end before a small letter: units and words cut short in the middle of a sentence.
-_CUT_SHORT = frozenset(
-    "mm cm m ml cc hu lab vert diff dens sag cor ax ant post sup inf lat med bilat prox dist "
-    "corr w wt susp poss prob etc calc temp exam ext int art subseg max min".split()
-)
-# "lab. Correlation is recommended": one sentence in spite of the capital.
-_AFTER_LAB = ("correl", "verif", "value")
-# Before "2. The ..." these say that the number is a label, not a list marker.
-_LABELLED = frozenset(
-    "segment segments image images grade stage type level number no series case class group "
-    "score category section slice rib vertebra in of and or to".split()
-)
-# A word in small letters that no new sentence begins with, after a full stop.
-_NEVER_FIRST = frozenset(
-    "and or nor of is are was were has have had not which that than with correlation".split()
-)
-# After a semicolon these carry the clause on ("Pericardial effusion; is stable").
-_CARRIES_ON = _NEVER_FIRST | frozenset(
-    "be but could can may might will would should new newly stable more less most looks although "
-    "because while unchanged similar likely probably possibly e.g i.e see compatible consistent "
-    "suspicious".split()
-)
-# In small letters after a question mark these still begin a sentence ("edema? clinical ...").
-_BEGINS = frozenset("it there this these the no clinical correlation further".split())
-# First words of the introductions that a semicolon or colon ends.
-_INTRODUCTIONS = frozenset(
-    "when as in on within although compared while for regarding between at if upon".split()
-)
-# A line that ends so goes on in the next, whatever that begins with.
-_UNFINISHED = frozenset(
-    "of the a an and or in on at by with to from for is are was were no not than as measuring "
-    "approximately".split()
-)
-# "by J. Smith": before a single capital these speak for a name.
-_NAMES_FOLLOW = frozenset("by with from to and dr prof mr mrs ms drs".split())
 
 _LONGEST_BRACKET = 600
 _LONGEST_INTRODUCTION = 250
@@ -168,7 +137,7 @@ class _Splitter:
         last = before[-1:]
         word = _last_word(before)
         bullet = _LIST_MARKER.match(text, follows, self.end)
-        if bullet is not None and (last not in "," and word not in _UNFINISHED):
+        if bullet is not None and (last not in "," and word not in UNFINISHED):
             return follows
         if bullet is not None and _BULLET.match(text, follows):
             return follows
@@ -178,9 +147,9 @@ class _Splitter:
             stop = at - (len(text[max(begin, at - _LOOKBACK) : at]) - len(before))
             return follows if self._ends(begin, stop - 1, stop, follows) else None
         if last in (";", "；"):
-            return None if _first_word(text, follows) in _CARRIES_ON else follows
+            return None if _first_word(text, follows) in CARRIES_ON else follows
         first = text[self._skip_opening(follows) : follows + 5][:1]
-        if first.islower() or word in _UNFINISHED or text[follows] == "(":
+        if first.islower() or word in UNFINISHED or text[follows] == "(":
             return None
         if width is not None:
             line = at - (text.rfind("\n", max(self.start, at - width - 1), at) + 1)
@@ -189,9 +158,7 @@ class _Splitter:
                 return None  # The next word had no room: the line was broken, not ended.
         return follows
 
-    def _after_bracket(
-        self, begin: int, bracket: Span | None, match: re.Match[str]
-    ) -> int | None:
+    def _after_bracket(self, begin: int, bracket: Span | None, match: re.Match[str]) -> int | None:
         """``... corrugated. (cirrhosis?) Bone structures ...``: a new sentence."""
         text, at = self.text, match.start()
         follows = self._skip_space(at + 1)
@@ -225,7 +192,7 @@ class _Splitter:
         if not first.isalpha() or text[follows] in "([":
             return None
         word = _first_word(text, follows)
-        if word in _CARRIES_ON:
+        if word in CARRIES_ON:
             return None
         return follows if introduction or not word.endswith("ed") else None
 
@@ -241,7 +208,7 @@ class _Splitter:
             return False
         word = _first_word(text, follows)
         if text[at] in "!?":
-            return not first.islower() or word in _BEGINS
+            return not first.islower() or word in BEGINS
         if text[after - 1] == "…" or after - at > 1:
             return not first.islower()
         token = _token(text, begin, at)
@@ -250,15 +217,15 @@ class _Splitter:
         if ".," in token or _TORN_DATE.fullmatch(token):
             return False  # "right 2.,3.,4. ribs"; "examination of 27.04. compared"
         last = token.casefold().rsplit(".", 1)[-1]
-        if token.casefold() in _ABBREVIATIONS or last in _ABBREVIATIONS:
+        if token.casefold() in ABBREVIATIONS or last in ABBREVIATIONS:
             return False
         if first.isdigit():
-            return last not in _BEFORE_NUMBER and not (len(token) == 1 and token.isupper())
-        if last == "lab" and word.startswith(_AFTER_LAB):
+            return last not in BEFORE_NUMBER and not (len(token) == 1 and token.isupper())
+        if last == "lab" and word.startswith(AFTER_LAB):
             return False
         if first.islower():
             label = token[-1:].isdigit() and not _YEAR.search(token)
-            return not (label or last in _CUT_SHORT or word in _NEVER_FIRST)
+            return not (label or last in CUT_SHORT or word in NEVER_FIRST)
         return not self._is_initial(begin, at, token, follows)
 
     def _ends_glued(self, begin: int, at: int, after: int, follows: int) -> bool:
@@ -269,10 +236,10 @@ class _Splitter:
             return False
         token = _token(text, begin, at)
         last = token.casefold().rsplit(".", 1)[-1]
-        if token.casefold() in _ABBREVIATIONS or last in _ABBREVIATIONS or ".," in token:
+        if token.casefold() in ABBREVIATIONS or last in ABBREVIATIONS or ".," in token:
             return False
         if text[follows].isdigit() and text[at] == ".":
-            return len(last) > 2 and last.isalpha() and last not in _BEFORE_NUMBER
+            return len(last) > 2 and last.isalpha() and last not in BEFORE_NUMBER
         if not _capital_word(text, follows):
             return False
         if last == "" or text[at - 1] in ")?":
@@ -280,7 +247,7 @@ class _Splitter:
         return len(last) > 1 and (last.isalpha() or token[-1].isdigit() or not token[-1].isalnum())
 
     def _may_begin(self, follows: int) -> bool:
-        return _first_word(self.text, follows) not in _NEVER_FIRST
+        return _first_word(self.text, follows) not in NEVER_FIRST
 
     def _is_introduction(self, begin: int, at: int) -> bool:
         """Three words or more that begin as introductions do ("As far as can be seen")."""
@@ -293,23 +260,25 @@ class _Splitter:
             words = clause.rsplit(",", 1)[1].split()
             if not words or words[0].casefold() != "as":
                 words = clause.split()
-        return len(words) > 2 and words[0].casefold() in _INTRODUCTIONS
+        return len(words) > 2 and words[0].casefold() in INTRODUCTIONS
 
     def _is_initial(self, begin: int, at: int, token: str, follows: int) -> bool:
         """Whether a stop follows the initial of a name ("J. Smith"), not a label ("type B.")."""
         letter = token.rsplit(".", 1)[-1]
         if len(letter) != 1 or not letter.isupper():
             return False
-        if "." in token or (self.text[follows].isupper() and self.text[follows + 1 : follows + 2] == "."):
+        if "." in token or (
+            self.text[follows].isupper() and self.text[follows + 1 : follows + 2] == "."
+        ):
             return True
         before = self.text[max(begin, at - 1 - _LOOKBACK) : at - 1].rstrip()
         if not before:
             return True
         word = _last_word(before)
-        if word in _LABELLED or word in ("hepatitis", "vitamin"):
+        if word in LABELLED or word in ("hepatitis", "vitamin"):
             return False
         name = before.split()[-1].strip(".,(")
-        return word in _NAMES_FOLLOW or name[:1].isupper()
+        return word in NAMES_FOLLOW or name[:1].isupper()
 
     def _list_number(self, begin: int, match: re.Match[str], follows: int) -> int | None:
         """``1. Nodule 2. Effusion``: where the number of the next item stands."""
@@ -324,7 +293,7 @@ class _Splitter:
         if not text[follows].isupper():
             return None
         before = _last_word(text[max(begin, place - _LOOKBACK) : place].rstrip())
-        return None if before in _LABELLED else place
+        return None if before in LABELLED else place
 
     def _is_bullet(self, at: int) -> bool:
         """Whether a middle dot is a bullet: a product ("g·cm") has no space before it."""
@@ -384,7 +353,7 @@ def _trimmed(text: str, cuts: list[int]) -> list[Span]:
     """Spans between cuts without their white space; a span that says nothing joins another."""
     spans: list[Span] = []
     waiting: int | None = None
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in pairwise(cuts):
         piece = text[a:b]
         body = piece.strip()
         if not body:

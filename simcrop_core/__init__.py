@@ -42,6 +42,7 @@ _HOME = {
     "segment": "simcrop_core.segment",
     "FigureSpec": "simcrop_core.figure",
     "draw_figure": "simcrop_core.figure",
+    "save_figure": "simcrop_core.figure",
 }
 
 __all__ = [
@@ -79,7 +80,7 @@ __all__ = [
 if TYPE_CHECKING:
     from simcrop_core.align import AlignmentResult, Encoded, align, encode
     from simcrop_core.errors import SimCroPError
-    from simcrop_core.figure import FigureSpec, draw_figure
+    from simcrop_core.figure import FigureSpec, draw_figure, save_figure
     from simcrop_core.geometry import Grid
     from simcrop_core.input_spec import InputSpec
     from simcrop_core.io import read_volume, write_labels, write_volume

@@ -44,8 +44,10 @@ class Grid:
             raise ValueError("A grid's affine must be 4 x 4 and finite.")
         if not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise ValueError("The last row of a grid's affine must be 0 0 0 1.")
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        if (lengths <= 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+        with np.errstate(all="ignore"):  # what overflows here is refused, not warned of
+            lengths = np.linalg.norm(affine[:3, :3], axis=0)
+            volume = abs(np.linalg.det(affine[:3, :3] / lengths))
+        if not (np.isfinite(lengths).all() and (lengths > 0).all() and volume >= 1e-3):
             raise ValueError("A grid's affine must be invertible.")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)

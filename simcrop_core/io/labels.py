@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
+from simcrop_core.io.checks import check_geometry
 from simcrop_core.io.guard import Limits
 from simcrop_core.io.sniff import sniff
 from simcrop_core.io.stated import Stated
@@ -37,44 +38,47 @@ def read_labels(
         ``not-labels`` where values are not whole numbers, else for every fault of the file.
     """
     file = Path(path)
-    found = sniff(file)
-    stated = Stated(limits=limits or Limits())
-    if found.format == "NIfTI":
-        from simcrop_core.io.nifti import read_nifti_values
-
-        values, grid = read_nifti_values(file, found.compression, stated)
-    elif found.format == "NRRD":
-        from simcrop_core.io.nrrd import read_nrrd_values
-
-        values, grid = read_nrrd_values(file, stated)
-    elif found.format == "MetaImage":
-        from simcrop_core.io.metaimage import read_metaimage_values
-
-        values, grid = read_metaimage_values(file, stated)
-    else:
-        raise SimCroPError(
-            f"Masks are not read from {found.format} files",
-            code="not-labels",
-            remedy="Convert the mask to NIfTI, NRRD or MetaImage",
-            path=file,
-        )
-    if values.dtype != np.int16:
-        values = _whole(values, file)
+    with np.errstate(all="ignore"):  # impossible numbers are refused below, in a sentence
+        values, grid = _read(file, Stated(limits=limits or Limits()))
+        check_geometry(grid, file)
+        if values.dtype != np.int16:
+            values = _whole(values, file)
     values.setflags(write=False)
     return values, grid
 
 
+def _read(path: Path, stated: Stated) -> tuple[NDArray[Any], Grid]:
+    found = sniff(path)
+    if found.format == "NIfTI":
+        from simcrop_core.io.nifti import read_nifti_values
+
+        return read_nifti_values(path, found.compression, stated)
+    if found.format == "NRRD":
+        from simcrop_core.io.nrrd import read_nrrd_values
+
+        return read_nrrd_values(path, stated)
+    if found.format == "MetaImage":
+        from simcrop_core.io.metaimage import read_metaimage_values
+
+        return read_metaimage_values(path, stated)
+    raise SimCroPError(
+        f"Masks are not read from {found.format} files",
+        code="not-labels",
+        remedy="Convert the mask to NIfTI, NRRD or MetaImage",
+        path=path,
+    )
+
+
 def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int32]:
     # float32 counts without gaps up to 2^24; the buffer holds larger numbers only rounded.
-    with np.errstate(invalid="ignore"):
-        labels = np.asarray(values.astype(np.int32, order="K"))
-        if not np.isfinite(values).all() or abs(values).max() > 2**24 or (labels != values).any():
-            raise SimCroPError(
-                "The values are not whole numbers, so they are no labels",
-                code="not-labels",
-                remedy="Choose the mask, not an image or a map of probabilities",
-                path=path,
-            )
+    labels = np.asarray(values.astype(np.int32, order="K"))
+    if not np.isfinite(values).all() or abs(values).max() > 2**24 or (labels != values).any():
+        raise SimCroPError(
+            "The values are not whole numbers, so they are no labels",
+            code="not-labels",
+            remedy="Choose the mask, not an image or a map of probabilities",
+            path=path,
+        )
     return labels
 
 

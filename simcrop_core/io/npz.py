@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.geometry import Grid, axis_aligned_affine
+from simcrop_core.geometry import axis_aligned_affine
 from simcrop_core.io.checks import finish
 from simcrop_core.io.guard import reading
 from simcrop_core.io.payload import Compression, Payload, read_voxels
 from simcrop_core.io.refusals import damaged, not_a_volume, several_volumes
-from simcrop_core.io.stated import Stated, option_refused
+from simcrop_core.io.stated import Stated, affine_grid, option_refused
 from simcrop_core.volume import CTVolume, Note
 
 KEY = "ct"
@@ -69,7 +69,7 @@ def read_npz(path: Path, stated: Stated) -> CTVolume:
     )
     return finish(
         buffer.flat.reshape(shape, order="F" if fortran else "C"),
-        Grid(shape, affine),
+        affine_grid(shape, affine, path),
         source=path,
         format="NPZ",
         notes=notes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from os import PathLike, scandir
 from pathlib import Path
 
+import numpy as np
+
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io.guard import Limits, reading
 from simcrop_core.io.sniff import Sniffed, sniff
@@ -90,7 +92,8 @@ def read_volume(
     for name, given in (("series", series is not None), ("fill_gaps", fill_gaps)):
         if given:
             raise option_refused(name, "only DICOM has series and single slices", file)
-    return _read(file, found, stated).with_notes(notes)
+    with np.errstate(all="ignore"):  # impossible numbers are refused below, in a sentence
+        return _read(file, found, stated).with_notes(notes)
 
 
 def _read(path: Path, found: Sniffed, stated: Stated) -> CTVolume:

@@ -89,7 +89,8 @@ class Stated:
                 path=path,
             )
         axcodes = self.axcodes or "RAS"
-        grid = Grid(shape, axis_aligned_affine(axcodes, used, (0.0, 0.0, 0.0), shape))
+        affine = axis_aligned_affine(axcodes, used, (0.0, 0.0, 0.0), shape)
+        grid = affine_grid(shape, affine, path)
         how = "as stated" if self.axcodes else "by assumption: left and right may be exchanged"
         return grid, Note(
             "missing-geometry",

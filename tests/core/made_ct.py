@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ AFFINE = np.array([[-4.4, 0, 0, 117.5], [0, -4.8, 0, 130.25], [0, 0, 4.1, -700.1
 
 def chest(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> np.ndarray:
     """int16 Hounsfield units: a body with two lungs and a spine in air, with noise."""
+    return _chest(shape, seed).copy(order="F")
+
+
+@cache
+def _chest(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
     hu = np.full(shape, -1000.0)
@@ -22,7 +28,7 @@ def chest(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> np.ndarray:
     for side in (-0.4, 0.4):
         hu[((x - side) / 0.3) ** 2 + (y / 0.5) ** 2 + (z / 0.9) ** 2 < 1] = -850
     hu[x**2 + (y - 0.6) ** 2 < 0.02] = 700
-    return np.asfortranarray((hu + rng.normal(0, 15, shape)).round().astype(np.int16))
+    return (hu + rng.normal(0, 15, shape)).round().astype(np.int16)
 
 
 def oblique_affine(degrees: float = 20.0, shear: float = 0.0) -> np.ndarray:

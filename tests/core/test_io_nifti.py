@@ -179,6 +179,17 @@ def test_singular_geometry_is_refused(tmp_path: Path, fields: dict[str, object])
     refused(save_nifti(tmp_path / "ct.nii", **fields), "singular-geometry")
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+@pytest.mark.filterwarnings("error")
+def test_sizes_beyond_all_measure_are_refused(tmp_path: Path, size: float) -> None:
+    path = save_nifti(tmp_path / "ct.nii", version=2, srow_x=(size, 0, 0, 0), xyzt_units=1)
+    refused(path, "singular-geometry")
+    bare = save_nifti(
+        tmp_path / "bare.nii", version=2, sform_code=0, qform_code=0, pixdim=size, xyzt_units=1
+    )
+    refused(bare, "singular-geometry", allow_missing_geometry=True)
+
+
 def test_oblique_affine_is_kept_with_a_note(tmp_path: Path) -> None:
     volume = read_volume(save_nifti(tmp_path / "ct.nii", affine=oblique_affine(25)))
     np.testing.assert_allclose(volume.grid.affine, oblique_affine(25), atol=1e-4)

@@ -49,6 +49,8 @@ def test_without_geometry_is_refused_naming_the_options(tmp_path: Path) -> None:
     only = refused(tmp_path / "ct.npz", "missing-geometry", spacing_mm=(1, 1, 1))
     assert "State axcodes along" in only.remedy
     refused(tmp_path / "ct.npz", "option", allow_missing_geometry=True)
+    wide = {"spacing_mm": (1e200, 1, 1), "axcodes": "SPL"}
+    refused(tmp_path / "ct.npz", "singular-geometry", **wide)
 
 
 def test_another_key_is_taken_with_a_note_if_it_is_the_only_volume(tmp_path: Path) -> None:

@@ -137,7 +137,11 @@ def _put_in_place(hidden: Path, target: Path) -> None:
         # and that is where loading looks next.
         os.rename(target, previous_of(target))
         _flush(target.parent)
-        os.rename(hidden, target)
+        try:
+            os.rename(hidden, target)
+        except OSError:
+            os.rename(previous_of(target), target)
+            raise
     _flush(target.parent)
     shutil.rmtree(previous_of(target), ignore_errors=True)
 

@@ -36,7 +36,7 @@ class ForeignWeights:
     Attributes
     ----------
     tensors
-        Weights by name, float32 (of a safetensors file: as stored).
+        Weights by name, float32.
     other
         Names of entries that are no weights.
     wrapper
@@ -99,7 +99,7 @@ def _read_safetensors(path: Path) -> ForeignWeights:
         if all(name.startswith(prefix) for name in names):
             tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
     return ForeignWeights(
-        {name: t for name, t in tensors.items() if t.is_floating_point()},
+        {name: t.float() for name, t in tensors.items() if t.is_floating_point()},
         tuple(name for name, t in tensors.items() if not t.is_floating_point()),
     )
 

@@ -37,7 +37,7 @@ def main(source: Path, folder: Path) -> None:
 
         torch.set_num_threads(1)
         _limit_resources(source.stat().st_size)
-        report = _convert(source, folder)
+        report = convert(source, folder)
     except RefusedError as e:
         report = {"code": e.code, "problem": e.problem}
     except MemoryError:
@@ -154,7 +154,8 @@ def _state_dict(loaded: Any) -> tuple[dict[str, Any], str]:
     return state, wrapper
 
 
-def _convert(source: Path, folder: Path) -> dict[str, Any]:
+def convert(source: Path, folder: Path) -> dict[str, Any]:
+    """Write the weights in ``source`` as safetensors; where they lay and what else there was."""
     import torch
     from safetensors.torch import save_file
 

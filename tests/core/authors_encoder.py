@@ -16,12 +16,19 @@ State = dict[str, Tensor]
 
 
 def random_state(
-    depth: int, width: int, patch: Shape3, rows: int, *, seed: int = 0, cls_token: bool = True
+    depth: int,
+    width: int,
+    patch: Shape3,
+    rows: int,
+    *,
+    seed: int = 0,
+    cls_token: bool = True,
+    spread_of: float = 0.05,
 ) -> State:
     """A state dictionary with the released names, filled at random with sizes as after training."""
     g = torch.Generator().manual_seed(seed)
 
-    def spread(*shape: int, scale: float = 0.05) -> Tensor:
+    def spread(*shape: int, scale: float = spread_of) -> Tensor:
         return torch.randn(*shape, generator=g) * scale
 
     state = {

@@ -54,6 +54,17 @@ def test_features_are_the_authors(state: authors.State, volume: torch.Tensor) ->
     assert not torch.allclose(features.hidden[0], features.hidden[1], atol=1e-2)
 
 
+def test_in_double_precision_features_are_the_authors_to_the_last_digits(
+    state: authors.State, volume: torch.Tensor
+) -> None:
+    exact = {name: tensor.double() for name, tensor in state.items()}
+    patches, pooled, _ = authors.encode(exact, volume.double(), PATCH, heads=4)
+    with torch.no_grad():
+        features = encoder_of(state).double()(volume.double())
+    torch.testing.assert_close(features.patches_BND, patches, atol=1e-12, rtol=0)
+    torch.testing.assert_close(features.pooled_BD, pooled, atol=1e-12, rtol=0)
+
+
 def test_without_a_cls_token_features_are_the_authors(volume: torch.Tensor) -> None:
     state = authors.random_state(3, 24, PATCH, N, cls_token=False)
     patches, pooled, _ = authors.encode(state, volume, PATCH, heads=4)

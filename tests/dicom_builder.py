@@ -20,6 +20,7 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+from pydicom.valuerep import format_number_as_ds
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SYNTAXES = {
@@ -85,9 +86,9 @@ def slice_dataset(
     ds.FrameOfReferenceUID = uids["frame"]
     ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = 3, 1, number
     ds.SliceThickness = f"{spacing[2]:.6g}"
-    ds.ImagePositionPatient = [f"{v:.10g}" for v in position]
-    ds.ImageOrientationPatient = [f"{v:.10g}" for v in orientation]
-    ds.PixelSpacing = [f"{spacing[1]:.10g}", f"{spacing[0]:.10g}"]
+    ds.ImagePositionPatient = [format_number_as_ds(float(v)) for v in position]
+    ds.ImageOrientationPatient = [format_number_as_ds(float(v)) for v in orientation]
+    ds.PixelSpacing = [format_number_as_ds(float(v)) for v in (spacing[1], spacing[0])]
     ds.Rows, ds.Columns = stored_YX.shape
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated = ds.BitsStored = 8 * stored_YX.dtype.itemsize

@@ -220,6 +220,45 @@ def test_padding_given_unsigned_for_signed_pixels_and_as_a_range(tmp_path):
     np.testing.assert_array_equal(read_dicom(tmp_path).hu_XYZ, expected.transpose(2, 1, 0))
 
 
+def test_padding_may_need_bits_that_the_values_do_not(tmp_path):
+    hu = phantom().clip(-1024, 1000)
+    padded = hu.copy()
+    padded[:, :3, :] = -3024
+
+    def edit(k: int, ds: Dataset) -> None:
+        ds.BitsStored, ds.HighBit = 12, 11
+        ds.add_new("PixelPaddingValue", "SS", -3024)
+
+    write_series(tmp_path, padded, dtype=np.int16, intercept=0, edit=edit)
+    expected = hu.copy()
+    expected[:, :3, :] = -1024
+    np.testing.assert_array_equal(read_dicom(tmp_path).hu_XYZ, expected.transpose(2, 1, 0))
+
+
+def test_padding_of_thirty_two_bit_pixels(tmp_path):
+    hu = phantom().astype(np.int32)
+    padded = hu.copy()
+    padded[:, :3, :] = -3024
+    write_series(
+        tmp_path,
+        padded,
+        dtype=np.int32,
+        edit=lambda k, ds: ds.add_new("PixelPaddingValue", "SS", -2000),
+    )
+    hu[:, :3, :] = -1024
+    np.testing.assert_array_equal(read_dicom(tmp_path).hu_XYZ, hu.transpose(2, 1, 0))
+
+
+def test_the_high_bit_does_not_shift_what_a_codec_gives(tmp_path):
+    hu = phantom().clip(-1024, 1000)
+    twelve = {"BitsStored": 12, "HighBit": 11}
+    for file in write_series(tmp_path, hu, tags=twelve, transfer_syntax="jpeg-lossless"):
+        ds = pydicom.dcmread(file)
+        ds.HighBit = 15
+        ds.save_as(file)
+    np.testing.assert_array_equal(read_dicom(tmp_path).hu_XYZ, hu.transpose(2, 1, 0))
+
+
 def test_padding_that_is_air_anyway_is_left_alone(tmp_path):
     hu = phantom()
     hu[:, :3, :] = -1024
@@ -305,6 +344,7 @@ def test_a_truncated_slice_is_refused_by_name(tmp_path, syntax):
         error = refusal(tmp_path)
         assert error.path == str(files[2]), keep
         assert error.code in ("truncated", "damaged", "no-pixels", "no-geometry"), keep
+        assert error.code == "truncated" or syntax != "deflated"
         assert refusal(files[0]).path == str(files[2]), keep
 
 
@@ -342,10 +382,7 @@ def test_a_missing_codec_names_the_package_to_install(tmp_path, syntax, monkeypa
     assert "JPEG" in error.problem
 
 
-def test_compression_that_is_not_named_or_not_known(tmp_path):
-    def edit(k: int, ds: Dataset) -> None:
-        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG-2
-
+def test_compression_that_is_not_known(tmp_path):
     write_series(tmp_path / "a", phantom(), transfer_syntax="rle")
     for file in (tmp_path / "a").iterdir():
         ds = pydicom.dcmread(file)
@@ -363,7 +400,7 @@ def test_a_size_inside_the_compressed_image_that_differs_is_refused(tmp_path):
     for syntax in GDCM_SYNTAXES:
         for file in write_series(tmp_path / syntax, phantom(), transfer_syntax=syntax):
             edit(file)
-        assert refusal(tmp_path / syntax).code == "damaged"
+        assert "do not fit its header" in refusal(tmp_path / syntax).problem
 
 
 def test_limits_hold_before_anything_is_allocated(tmp_path):
@@ -376,7 +413,6 @@ def test_limits_hold_before_anything_is_allocated(tmp_path):
 
     write_series(tmp_path / "b", phantom(), edit=edit)
     assert refusal(tmp_path / "b").code == "too-large"
-    write_series(tmp_path / "c", phantom(), edit=edit, transfer_syntax="explicit")
 
 
 def test_a_deflated_bomb_is_stopped(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_builder import AXIAL, phantom, slice_positions, write_series
@@ -234,11 +235,24 @@ def test_uneven_spacing_is_resampled_to_even_with_a_note(tmp_path):
     write_series(tmp_path, hu, positions=positions, spacing=(1, 1, 2.5))
     volume = read_dicom(tmp_path)
     assert "uneven-spacing" in codes(volume)
+    assert volume.shape[2] == round(z[-1] / np.median(np.diff(z))) + 1
     even = volume.grid.to_world(np.array([[0, 0, k] for k in range(volume.shape[2])]))[:, 2]
     np.testing.assert_allclose(even[[0, -1]], z[[0, -1]], atol=1e-6)
     np.testing.assert_allclose(np.diff(even), np.diff(even)[0], atol=1e-9)
     expected = base[None] + 8 * even[:, None, None]
     assert np.abs(volume.hu_XYZ.transpose(2, 1, 0) - expected).max() <= 1.0  # rounding only
+
+
+def test_jitter_above_a_hundredth_is_resampled(tmp_path):
+    z = np.arange(20) * 2.5
+    z[7] += 0.1
+    base = phantom((1, 8, 8)).astype(np.float64)[0]
+    hu = np.rint(base[None] + 8 * z[:, None, None])
+    write_series(tmp_path, hu, positions=z[:, None] * [0, 0, 1], spacing=(1, 1, 2.5))
+    volume = read_dicom(tmp_path)
+    assert "uneven-spacing" in codes(volume)
+    expected = base[None] + 8 * 2.5 * np.arange(20)[:, None, None]
+    assert np.abs(volume.hu_XYZ.transpose(2, 1, 0) - expected).max() <= 1.0
 
 
 def test_spacing_that_is_too_uneven_is_refused(tmp_path):
@@ -279,7 +293,7 @@ def test_a_single_slice_is_no_volume(tmp_path):
 def test_positions_that_are_no_numbers_are_refused(tmp_path, value):
     files = write_series(tmp_path, phantom(), transfer_syntax="explicit", shuffle_names=False)
     raw = files[2].read_bytes()
-    written = b"-9\\5\\-115"
+    written = b"-9.0\\5.0\\-115.0"
     assert raw.count(written) == 1
     damaged = value.encode().ljust(len(written) - 4) + b"\\5\\1"
     files[2].write_bytes(raw.replace(written, damaged))
@@ -307,10 +321,9 @@ def test_real_series_equal_simpleitk(real_data, folder, files):
     reader = sitk.ImageSeriesReader()
     by_position = {}
     for file in path.glob(files):
-        single = sitk.ImageFileReader()
-        single.SetFileName(str(file))
-        single.ReadImageInformation()
-        by_position[single.GetOrigin()[2]] = str(file)
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        if header.Modality == "CT":
+            by_position[float(header.ImagePositionPatient[2])] = str(file)
     reader.SetFileNames([by_position[z] for z in sorted(by_position)])
     image = reader.Execute()
     theirs = sitk.GetArrayFromImage(image).copy()

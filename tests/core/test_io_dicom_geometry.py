@@ -235,6 +235,7 @@ def test_uneven_spacing_is_resampled_to_even_with_a_note(tmp_path):
     write_series(tmp_path, hu, positions=positions, spacing=(1, 1, 2.5))
     volume = read_dicom(tmp_path)
     assert "uneven-spacing" in codes(volume)
+    assert volume.hu_XYZ.dtype == np.int16
     assert volume.shape[2] == round(z[-1] / np.median(np.diff(z))) + 1
     even = volume.grid.to_world(np.array([[0, 0, k] for k in range(volume.shape[2])]))[:, 2]
     np.testing.assert_allclose(even[[0, -1]], z[[0, -1]], atol=1e-6)

@@ -179,6 +179,21 @@ def test_identical_duplicates_are_dropped_with_a_note(tmp_path):
     assert [info.n_slices for info in list_series(tmp_path)] == [6]
 
 
+def test_padding_of_dropped_duplicates_is_not_counted(tmp_path):
+    hu = phantom()
+    hu[:, :2] = -3024
+    files = write_series(
+        tmp_path,
+        hu,
+        dtype=np.int16,
+        edit=lambda k, ds: ds.add_new("PixelPaddingValue", "SS", -2000),
+    )
+    for k, file in enumerate(files):
+        shutil.copy(file, tmp_path / f"again{k}.dcm")
+    (note,) = [n for n in read_dicom(tmp_path).notes if n.code == "padding"]
+    assert note.text.startswith("10.0%")
+
+
 def test_duplicates_with_other_names_for_themselves_are_dropped_too(tmp_path):
     hu = phantom()
     files = write_series(tmp_path, hu)

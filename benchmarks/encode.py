@@ -110,8 +110,6 @@ def machine(threads: int) -> dict[str, Any]:
     """What ran it, in so far as it bears on the figures."""
     import torch
 
-    from simcrop_core.model import encode_precision
-
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -123,7 +121,6 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "suggested_precision": encode_precision("cpu"),
     }
 
 

@@ -71,6 +71,7 @@ __all__ = [
     "prepare",
     "read_report",
     "read_volume",
+    "save_figure",
     "save_model",
     "segment",
     "write_labels",

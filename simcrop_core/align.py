@@ -119,7 +119,8 @@ def align(
         )
     asked = _sentences(report, queries)
     # Before the long computation, so that a missing text encoder is said at once.
-    texts = [" ".join(sentence.text.split()) for sentence in asked]
+    texts = [] if report is None else [sentence.statement for sentence in report.sentences]
+    texts += [" ".join(query.split()) for query in queries]
     nulls = null_sentences()
     say = progress or _silent
     say("reading the sentences", 0, 1)
@@ -148,7 +149,11 @@ def align(
     similarity_AN = similarity.float().cpu().numpy()
     inside = np.flatnonzero(encoded.inside_N)
     k = min(top_k, len(inside))
-    notes = [*_report_notes(report), *_truncation_notes(vectors.truncated, asked)]
+    notes = [
+        *_report_notes(report),
+        *model.text.notes,
+        *_truncation_notes(vectors.truncated, asked),
+    ]
     if k < top_k:
         notes.append(
             Note(

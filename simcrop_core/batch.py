@@ -312,10 +312,9 @@ def _client(workers: int, scheduler: str | None) -> Any:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
-        ),
-        set_as_default=False,
+        )
     )
 
 

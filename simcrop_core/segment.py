@@ -147,7 +147,7 @@ def _probabilities(
     values, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window)
     windows = _window_count(shape, roi, overlap)
     done = 0
-    net = head.to(device).eval()
+    model.to(device).eval()  # the head looks through the model's encoder
 
     def predict(windows_B1HWD: torch.Tensor) -> torch.Tensor:
         nonlocal done
@@ -155,7 +155,7 @@ def _probabilities(
             progress("segmenting", done, windows)
         done += windows_B1HWD.shape[0]
         with autocast(device, precision):
-            logits_BCHWD = net(windows_B1HWD)
+            logits_BCHWD = head(windows_B1HWD)
         return logits_BCHWD.float()
 
     with torch.inference_mode():

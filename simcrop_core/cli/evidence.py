@@ -132,8 +132,8 @@ def run_segment(arguments: argparse.Namespace) -> int:
             hidden.write_text(text + "\n", encoding="utf-8")
     lines = [f"{volume!r}", *note_lines(result.notes)]
     lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
-    if not model.config.is_trained:
-        lines.append("The model's weights are untrained: these labels mean nothing yet.")
+    if result.model["segmentation_trained"] == "untrained":
+        lines.append("The segmentation head is untrained: these labels mean nothing yet.")
     lines.append(f"Written to {out} and {out.with_name(f'{stem}.json')}")
     answer(arguments, result.to_dict(), lines)
     return 0

@@ -43,7 +43,8 @@ def read_volume(
         ``(slope, intercept)`` from stored values to Hounsfield units, in place of the file's
         own. Not for DICOM, where they belong to each slice.
     series
-        DICOM only: the SeriesInstanceUID to read, or its end, where a folder holds several.
+        DICOM only: which series, where a folder holds several: an id from `list_series`, or the
+        full SeriesInstanceUID.
     fill_gaps
         DICOM only: interpolate missing slices, with a Note.
     allow_missing_geometry
@@ -80,7 +81,7 @@ def read_volume(
         inside = _only_volume(file)
         if inside is None:
             return _read_dicom(file, stated, series, fill_gaps)
-        notes.append(Note("file-in-folder", f"The folder's only volume, {inside.name!r}, was read"))
+        notes.append(Note("file-in-folder", "The folder's only volume was read"))
         file = inside
     found = sniff(file)
     if found.name_says:

@@ -38,7 +38,6 @@ _HOME = {
     "resize_position_embedding": "simcrop",
     "ImportReport": "importer",
     "import_checkpoint": "importer",
-    "encode_precision": "precision",
 }
 
 __all__ = [
@@ -63,7 +62,6 @@ __all__ = [
     "VisionEncoder",
     "VisionFeatures",
     "create_model",
-    "encode_precision",
     "import_checkpoint",
     "load_model",
     "model_info",
@@ -89,7 +87,6 @@ if TYPE_CHECKING:
     from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
     from simcrop_core.model.importer import ImportReport, import_checkpoint
     from simcrop_core.model.info import model_info
-    from simcrop_core.model.precision import encode_precision
     from simcrop_core.model.presets import PRESETS, create_model, new_model
     from simcrop_core.model.segmentation import SegmentationNet
     from simcrop_core.model.simcrop import SimCroP, resize_position_embedding

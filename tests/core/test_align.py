@@ -30,6 +30,7 @@ class MeanModel(torch.nn.Module):
         self.model_id = f"{name}-id"
         self.input_spec = SPEC
         self.config = SimpleNamespace(name=name)
+        self.text = SimpleNamespace(notes=())
         self.calls = 0
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -16,16 +18,40 @@ import numpy as np
 import pytest
 
 from simcrop_core.cli import main
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.model import VisionConfig, create_model, save_model
 from simcrop_core.sample import sample_report, sample_volume
 
 SIMCROP = Path(sys.executable).with_name("simcrop")
 
 
-def run(*arguments: object, **more) -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess
+
+
+def run_process(*arguments: object) -> Done[str]:
     """One command in a process of its own."""
     return subprocess.run(
-        [SIMCROP, *map(str, arguments)], capture_output=True, text=True, timeout=300, **more
+        [SIMCROP, *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
+
+
+def run(*arguments: object) -> Done[str]:
+    """One command in this process, which spares importing torch each time."""
+    out, err = io.StringIO(), io.StringIO()
+    words = [str(a) for a in arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as e:  # argparse ends so
+            code = int(e.code or 0)
+    return Done(words, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def _signals_stay_ours():
+    kept = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, kept)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +70,15 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory) -> Path:
+    """A small model with a head; the preset's whole input is slow on one core."""
     folder = tmp_path_factory.mktemp("models") / "segmenter"
-    labels = "left lung,right lung"
-    command = ["models", "create", "starter", "--out", str(folder), "--segmentation", labels]
-    assert main(command) == 0
+    model = create_model(
+        "starter",
+        segmentation_labels=("left lung", "right lung"),
+        input_spec=InputSpec(shape=(64, 64, 32), spacing_mm=(6, 6, 10.5)),
+        vision=VisionConfig(depth=4, width=48, heads=4),
+    )
+    save_model(model, folder)
     return folder
 
 
@@ -117,7 +148,7 @@ def test_align_writes_what_is_documented(aligned: Path, study: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(aligned, study, model, tmp_path) -> None:
-    done = run(
+    done = run_process(
         "align", study / "ct.nii.gz", "--report", study / "report.txt", "--model", model,
         "--out", tmp_path / "again", "--top-k", 20,
         "--query", "There is a nodule in the right upper lobe.",
@@ -207,7 +238,7 @@ def test_batch_records_a_bad_study_and_goes_on_and_resumes(study, model, tmp_pat
     assert (other["aligned"], other["skipped"]) == (1, 0)
 
 
-# -- speed of the light commands, and what they import ----------------------------------------------
+# -- speed of the light commands, and what they import ------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["--version"]])
@@ -218,7 +249,7 @@ def test_help_answers_without_heavy_imports(arguments) -> None:
         f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'pydicom', 'nibabel', 'matplotlib', 'transformers', 'monai'}\n"
-        "sys.exit(','.join(sorted(heavy & set(sys.modules))))\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -239,10 +270,10 @@ def test_inspect_answers_without_torch(study, aligned, model) -> None:
         assert json.loads(done.stdout)
 
 
-# -- refusals ---------------------------------------------------------------------------------------
+# -- refusals -----------------------------------------------------------------------------------
 
 
-def refused(done: subprocess.CompletedProcess[str], word: str) -> None:
+def refused(done: Done[str], word: str) -> None:
     assert done.returncode == 2, (done.returncode, done.stderr)
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
@@ -269,8 +300,9 @@ def refused(done: subprocess.CompletedProcess[str], word: str) -> None:
         (["batch", "align", "absent.csv", "--model", "m", "--out", "o"], "absent.csv"),
     ],
 )  # fmt: skip
-def test_a_refusal_is_one_line_and_exit_code_2(arguments, word, tmp_path) -> None:
-    refused(run(*arguments, cwd=tmp_path), word)
+def test_a_refusal_is_one_line_and_exit_code_2(arguments, word, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run(*arguments), word)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -294,8 +326,9 @@ def test_refusals_about_files(study, model, tmp_path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"cut.nii.gz", "empty.txt", "file"}
 
 
-def test_debug_shows_the_traceback(tmp_path) -> None:
-    done = run("inspect", tmp_path / "absent", "--debug")
+def test_a_refusal_of_a_process_and_its_traceback_on_request(tmp_path) -> None:
+    refused(run_process("inspect", tmp_path / "absent"), "absent")
+    done = run_process("inspect", tmp_path / "absent", "--debug")
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
@@ -335,8 +368,9 @@ def test_stopping_leaves_nothing_half_written(study, model, tmp_path, number) ->
         assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_doctor_tells_of_codecs_encoders_and_models(model, tmp_path) -> None:
-    done = run("doctor", "--json", "--models", model.parent, cwd=tmp_path)
+def test_doctor_tells_of_codecs_encoders_and_models(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("doctor", "--json", "--models", model.parent)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["packages"]["torch"]

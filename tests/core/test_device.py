@@ -1,4 +1,4 @@
-"""In which arithmetic the encoder should run, and what bf16 costs in exactness."""
+"""Where and in which arithmetic the encoder runs, and what bf16 costs in exactness."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from simcrop_core.model import VisionConfig, VisionEncoder, encode_precision
-
-
-@pytest.mark.parametrize(("tiles", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_cpus_take_bf16_only_with_matrix_units(
-    monkeypatch: pytest.MonkeyPatch, tiles: bool, expected: str
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
-    assert encode_precision("cpu") == expected
+from simcrop_core.device import resolve_precision, select_device
+from simcrop_core.errors import SimCroPError
+from simcrop_core.model import VisionConfig, VisionEncoder
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_gpus_take_bf16_where_they_have_it(
+def test_auto_is_bf16_on_gpus_that_have_it_and_fp32_on_every_cpu(
     monkeypatch: pytest.MonkeyPatch, supported: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert encode_precision("cuda:1") == expected
-    assert encode_precision("mps") == "fp32"
+    assert resolve_precision(torch.device("cuda:1")) == expected
+    assert resolve_precision(torch.device("cpu")) == "fp32"
+
+
+def test_what_is_asked_for_is_taken_and_nonsense_refused() -> None:
+    assert resolve_precision(torch.device("cpu"), "bf16") == "bf16"
+    assert resolve_precision(torch.device("cuda"), "fp32") == "fp32"
+    with pytest.raises(SimCroPError, match="precision"):
+        resolve_precision(torch.device("cpu"), "fp8")  # type: ignore[arg-type]
+    for name in ("tpu", "cuda:x", "cuda:99", ""):
+        with pytest.raises(SimCroPError, match="device"):
+            select_device(name)
+    assert select_device("cpu").type == "cpu"
 
 
 def test_bf16_features_point_the_same_way() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -121,10 +122,10 @@ def align(
     # Before the long computation, so that a missing text encoder is said at once.
     texts = [] if report is None else [sentence.statement for sentence in report.sentences]
     texts += [" ".join(query.split()) for query in queries]
-    nulls = null_sentences()
     say = progress or _silent
     say("reading the sentences", 0, 1)
-    vectors = model.to(select_device(device)).encode_text([*texts, *nulls])
+    vectors = model.to(select_device(device)).encode_text(texts)
+    sentences_AD = torch.cat([vectors.sentences_SD, _null_vectors(model).to(vectors.sentences_SD)])
     if isinstance(scan, CTVolume):
         encoded = encode(
             model,
@@ -144,7 +145,7 @@ def align(
         )
     with torch.inference_mode():
         similarity = model.similarity(
-            torch.from_numpy(encoded.patches_ND).to(vectors.sentences_SD), vectors.sentences_SD
+            torch.from_numpy(encoded.patches_ND).to(sentences_AD), sentences_AD
         )
     similarity_AN = similarity.float().cpu().numpy()
     inside = np.flatnonzero(encoded.inside_N)
@@ -189,6 +190,17 @@ def null_sentences() -> tuple[str, ...]:
     """The fixed set of sentences that no chest CT supports."""
     text = files("simcrop_core").joinpath("data/null_sentences.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line)
+
+
+# A text encoder is frozen: its vectors of the null sentences are computed once.
+_NULL_VECTORS: WeakKeyDictionary[Any, torch.Tensor] = WeakKeyDictionary()
+
+
+def _null_vectors(model: SimCroP) -> torch.Tensor:
+    """Vectors of the null sentences, ``(M, D)``."""
+    if model.text not in _NULL_VECTORS:
+        _NULL_VECTORS[model.text] = model.encode_text(null_sentences()).sentences_SD
+    return _NULL_VECTORS[model.text]
 
 
 def against_null(

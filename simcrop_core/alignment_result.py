@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.encoded import VolumeCard
+from simcrop_core.encoded import NOT_AS_WRITTEN, VolumeCard, stored_arrays
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.io import write_map
@@ -151,6 +150,7 @@ class AlignmentResult:
         folder = Path(folder)
         try:
             card = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
+            json.dumps(card, ensure_ascii=False).encode()  # refuses what is no text
             if card["schema"] != SCHEMA:
                 raise SimCroPError(
                     f"This alignment is of version {card['schema']}.",
@@ -158,10 +158,10 @@ class AlignmentResult:
                     code="alignment-version",
                     remedy="Align again.",
                 )
-            with np.load(folder / "alignment.npz", allow_pickle=False) as arrays:
-                similarity = np.asarray(arrays["similarity"], dtype=np.float32)
-                top = np.asarray(arrays["top_k"], dtype=np.int64)
-                inside = np.asarray(arrays["inside_scan"], dtype=bool)
+            arrays = stored_arrays(folder / "alignment.npz", ("similarity", "top_k", "inside_scan"))
+            similarity = np.asarray(arrays[0], dtype=np.float32)
+            top = np.asarray(arrays[1], dtype=np.int64)
+            inside = np.asarray(arrays[2], dtype=bool)
             i, j, k = card["patch_grid"]["shape"]
             p, q, r = card["patch_grid"]["patch_shape"]
             patches = PatchGrid(Grid((i, j, k), card["patch_grid"]["affine"]), (p, q, r))
@@ -179,8 +179,12 @@ class AlignmentResult:
                 len(patches),
             ):
                 raise ValueError("alignment.json and alignment.npz differ in size")
-            if top.shape[0] != len(sentences) or (top.size and top.max() >= len(patches)):
+            if top.ndim != 2 or len(top) != len(sentences):
                 raise ValueError("top_k does not fit")
+            if top.size and not 0 <= top.min() <= top.max() < len(patches):
+                raise ValueError("top_k names patches that are none")
+            if not isinstance(card["model"]["id"], str):
+                raise ValueError("the model has no id")
             volume = VolumeCard.from_dict(card["volume"])
             return cls(sentences, similarity, top, inside, patches, dict(card["model"]), volume)
         except SimCroPError:
@@ -192,7 +196,7 @@ class AlignmentResult:
                 code="not-found",
                 remedy="Make one with simcrop align.",
             ) from e
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
+        except NOT_AS_WRITTEN as e:
             raise SimCroPError(
                 "The alignment in this folder is damaged.",
                 path=folder,

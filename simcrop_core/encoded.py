@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from simcrop_core.patches import PatchGrid
 from simcrop_core.volume import CTVolume, Note
 
 _SCHEMA = 1
+#: What taking apart a card that is not as it was written can raise.
+NOT_AS_WRITTEN = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class VolumeCard:
     def from_dict(cls, card: dict[str, Any]) -> VolumeCard:
         x, y, z = (int(n) for n in card["shape"])
         a, b, c = (float(s) for s in card["spacing_mm"])
+        Grid((x, y, z), card["affine"])  # refuses what is none
         return cls(
             id=str(card["id"]),
             sha256=str(card["sha256"]),
@@ -139,26 +146,30 @@ class Encoded:
             The file is missing, damaged, or not an encoded scan.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as stored:
-                card = json.loads(stored["card"].tobytes())
-                if card["schema"] != _SCHEMA:
-                    raise SimCroPError(
-                        f"This encoded scan is of version {card['schema']}.",
-                        path=path,
-                        code="encoded-version",
-                        remedy="Encode the scan again.",
-                    )
-                i, j, k = card["grid_shape"]
-                p, q, r = card["patch_shape"]
-                return cls(
-                    patches_ND=np.asarray(stored["patches"], dtype=np.float32),
-                    patches=PatchGrid(Grid((i, j, k), stored["affine"]), (p, q, r)),
-                    inside_N=np.asarray(stored["inside"], dtype=bool),
-                    volume=VolumeCard.from_dict(card["volume"]),
-                    model_id=str(card["model_id"]),
-                    placement=str(card["placement"]),
-                    precision=str(card["precision"]),
+            names = ("patches", "inside", "affine", "card")
+            features, inside, affine, words = stored_arrays(Path(path), names)
+            card = json.loads(words.tobytes())
+            if card["schema"] != _SCHEMA:
+                raise SimCroPError(
+                    f"This encoded scan is of version {card['schema']}.",
+                    path=path,
+                    code="encoded-version",
+                    remedy="Encode the scan again.",
                 )
+            i, j, k = card["grid_shape"]
+            p, q, r = card["patch_shape"]
+            patches = PatchGrid(Grid((i, j, k), affine), (p, q, r))
+            if features.ndim != 2 or not len(features) == len(inside) == len(patches):
+                raise ValueError("features and patches differ in number")
+            return cls(
+                patches_ND=np.asarray(features, dtype=np.float32),
+                patches=patches,
+                inside_N=np.asarray(inside, dtype=bool).reshape(len(patches)),
+                volume=VolumeCard.from_dict(card["volume"]),
+                model_id=str(card["model_id"]),
+                placement=str(card["placement"]),
+                precision=str(card["precision"]),
+            )
         except FileNotFoundError as e:
             raise SimCroPError(
                 "There is no such file.",
@@ -166,7 +177,7 @@ class Encoded:
                 code="not-found",
                 remedy="Check the name, or encode the scan.",
             ) from e
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
+        except NOT_AS_WRITTEN as e:
             if isinstance(e, SimCroPError):
                 raise
             raise SimCroPError(
@@ -175,3 +186,24 @@ class Encoded:
                 code="encoded-damaged",
                 remedy="Encode the scan again.",
             ) from e
+
+
+def stored_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Arrays of an ``.npz`` file, whole.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged. Its checksums are compared first, since reading an array ends where
+        its own header says.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if packed.testzip() is not None:
+                raise ValueError("an array is not as its checksum says")
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # zipfile, zlib and numpy raise many kinds for broken files
+        raise ValueError("the arrays are damaged") from e

@@ -67,7 +67,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                 raise _damaged(path)
             tensors[name] = tensor
             end = max(end, stop)
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
         if isinstance(e, SimCroPError):
             raise
         raise _damaged(path) from e

@@ -35,7 +35,9 @@ class SimCroPError(ValueError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = "" if self.path is None else f"{self.path}: "
+        # A file's name may hold anything, also what is no text: shown as a question mark.
+        shown = "".join(c if c.isprintable() else "?" for c in self.path or "")
+        where = f"{shown}: " if shown else ""
         return f"{where}{self.problem} {self.remedy}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:

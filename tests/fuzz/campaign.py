@@ -101,17 +101,11 @@ class Campaign:
     def run(self, seed: Seed, number: int, keep: Path | None) -> Case:
         target, damaged, rng = self.damaged(seed, number)
         reader = seed.permissive if seed.permissive and rng.random() < 0.3 else seed.reader
-        folder = Path(tempfile.mkdtemp(prefix="case-", dir=self.root))
-        for file in seed.folder.rglob("*"):
-            if file.is_file():
-                copy = folder / file.relative_to(seed.folder)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                if str(file.relative_to(seed.folder)) == target:
-                    copy.write_bytes(damaged.data)
-                else:
-                    os.link(file, copy)
+        folder = self._laid_out(seed, target, damaged.data)
         ending = end_of(READERS[reader], folder, folder / seed.opened, self.limits)
         ended = self._class(ending, self._whole[seed.format, reader], damaged)
+        if ended == "silent" and self._is_another_whole_file(seed, target, reader, ending):
+            ended = "changed"
         if keep is not None and ended in DEFECTS:
             shutil.copytree(folder, keep / f"{ended}-{seed.format}-{number}", dirs_exist_ok=True)
         shutil.rmtree(folder)
@@ -119,6 +113,28 @@ class Campaign:
             seed.format, number, reader, damaged.mutation, ended, ending.code, ending.text,
             round(ending.seconds, 3), round(ending.grown_mib, 1),
         )  # fmt: skip
+
+    def _laid_out(self, seed: Seed, target: str, data: bytes) -> Path:
+        """A new folder with a seed's files, ``data`` in place of ``target``."""
+        folder = Path(tempfile.mkdtemp(prefix="case-", dir=self.root))
+        for file in seed.folder.rglob("*"):
+            if file.is_file():
+                copy = folder / file.relative_to(seed.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if str(file.relative_to(seed.folder)) == target:
+                    copy.write_bytes(data)
+                else:
+                    os.link(file, copy)
+        return folder
+
+    def _is_another_whole_file(self, seed: Seed, target: str, reader: str, ending: Ending) -> bool:
+        """Whether splicing left all of the other file's content, with its own checksums."""
+        folder = self._laid_out(
+            seed, target, (self._others[seed.format].folder / target).read_bytes()
+        )
+        other = end_of(READERS[reader], folder, folder / seed.opened, self.limits)
+        shutil.rmtree(folder)
+        return other.read is not None and ending.read == other.read
 
     @staticmethod
     def _class(ending: Ending, whole: Read, damaged: Damaged) -> str:

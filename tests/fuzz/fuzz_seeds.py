@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fuzz_anatomy
 import numpy as np
 from fuzz_mutations import Anatomy
 from fuzz_readers import VOLUME_NAME
@@ -63,99 +65,6 @@ def chest(seed: int = 0) -> np.ndarray:
     return np.rint(hu + noise).astype(np.int16)
 
 
-# -- anatomies ----------------------------------------------------------------------------------
-
-
-def _nifti(version: int, gzipped: bool) -> Callable[[bytes], Anatomy]:
-    import nibabel
-
-    header = {1: nibabel.Nifti1Header, 2: nibabel.Nifti2Header}[version]
-    fields: list[tuple[int, str | int]] = []
-    for dtype, offset in header().structarr.dtype.fields.values():
-        base = dtype.base
-        if base.kind in "iuf":
-            step = base.itemsize
-            fields += [(offset + k, f"<{base.char}") for k in range(0, dtype.itemsize, step)]
-    if gzipped:
-        return lambda data: Anatomy(
-            sealed_from=0, container="gzip", inner_fields=tuple(fields), fields=_gzip_fields(data)
-        )
-    return lambda data: Anatomy(fields=tuple(fields))
-
-
-def _gzip_fields(data: bytes) -> tuple[tuple[int, str | int], ...]:
-    return ((3, "<B"), (4, "<I"), (len(data) - 8, "<I"), (len(data) - 4, "<I"))
-
-
-def _text_then(mark: bytes, sealed: bool) -> Callable[[bytes], Anatomy]:
-    def anatomy(data: bytes) -> Anatomy:
-        end = data.index(mark) + len(mark)
-        return Anatomy(text_to=end, sealed_from=end if sealed else None)
-
-    return anatomy
-
-
-def _text(data: bytes) -> Anatomy:
-    return Anatomy(text_to=len(data))
-
-
-def _zip(sealed: bool) -> Callable[[bytes], Anatomy]:
-    def anatomy(data: bytes) -> Anatomy:
-        fields: list[tuple[int, str | int]] = []
-        at = data.rfind(b"PK\x05\x06")
-        fields += [(at + k, "<H") for k in (8, 10, 20)] + [(at + k, "<I") for k in (12, 16)]
-        at = data.find(b"PK\x01\x02")
-        while at >= 0:
-            fields += [(at + k, "<H") for k in (6, 8, 10, 28, 30, 32, 34)]
-            fields += [(at + k, "<I") for k in (16, 20, 24, 38, 42)]
-            (local,) = struct.unpack_from("<I", data, at + 42)
-            fields += [(local + k, "<H") for k in (4, 6, 8, 26, 28)]
-            fields += [(local + k, "<I") for k in (14, 18, 22)]
-            at = data.find(b"PK\x01\x02", at + 4)
-        return Anatomy(tuple(fields), sealed_from=0 if sealed else None, container="zip")
-
-    return anatomy
-
-
-def _dicom(data: bytes) -> Anatomy:
-    """Lengths and values of the elements, in the order in which they lie in the file."""
-    import pydicom
-    from pydicom.dataelem import RawDataElement
-
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    fields: list[tuple[int, str | int]] = [(140, "<I")]
-    for tag in dataset.keys():  # noqa: SIM118 - a Dataset iterates over its elements
-        raw = dataset.get_item(tag)
-        if not isinstance(raw, RawDataElement) or raw.is_implicit_VR is None:
-            continue
-        short = not raw.is_implicit_VR and raw.VR not in (
-            "OB", "OW", "OF", "SQ", "UT", "UN", "UC", "UR",
-        )  # fmt: skip
-        fields.append((raw.value_tell - 2, "<H") if short else (raw.value_tell - 4, "<I"))
-        if raw.VR in ("US", "SS") or (raw.tag.group == 0x0028 and raw.length == 2):
-            fields += [(raw.value_tell, "<H")] * 2
-        elif raw.VR in ("DS", "IS") or raw.tag in (0x00200032, 0x00200037, 0x00280030, 0x00281052):
-            fields += [(raw.value_tell, raw.length)] * 2
-    if "PixelData" in dataset and dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        start = dataset.get_item("PixelData").value_tell
-        fields += [(start + k, "<I") for k in (4, 8, 12, 16, 20)]
-        fields += [(start + k, "<H") for k in range(16, 90, 2)]  # the codec's own header
-    return Anatomy(tuple(f for f in fields if f[0] + 8 < len(data)))
-
-
-def _safetensors(data: bytes) -> Anatomy:
-    (length,) = struct.unpack_from("<Q", data)
-    return Anatomy(((0, "<Q"),), text_to=8 + length, sealed_from=0)
-
-
-def _config(data: bytes) -> Anatomy:
-    return Anatomy(text_to=len(data), sealed_from=0)
-
-
-def _plain(data: bytes) -> Anatomy:
-    return Anatomy(text_to=0)
-
-
 # -- scans --------------------------------------------------------------------------------------
 
 _NRRD = {
@@ -199,35 +108,40 @@ def _volumes(root: Path, variant: int) -> Iterator[Seed]:
 
     for version in (1, 2):
         plain = _nifti_bytes(chest(variant), version)
-        yield seed(f"NIfTI-{version}", {"ct.nii": plain}, _nifti(version, False))
+        yield seed(f"NIfTI-{version}", {"ct.nii": plain}, fuzz_anatomy.nifti(version, False))
         packed = gzip.compress(plain, 1, mtime=0)
-        yield seed(f"NIfTI-{version}, gzip", {"ct.nii.gz": packed}, _nifti(version, True))
+        yield seed(
+            f"NIfTI-{version}, gzip", {"ct.nii.gz": packed}, fuzz_anatomy.nifti(version, True)
+        )
     mask = gzip.compress(_nifti_bytes((chest(variant) > -500).astype(np.uint8), 1), mtime=0)
-    yield seed("NIfTI mask, gzip", {"mask.nii.gz": mask}, _nifti(1, True), reader="labels")
+    yield seed(
+        "NIfTI mask, gzip", {"mask.nii.gz": mask}, fuzz_anatomy.nifti(1, True), reader="labels"
+    )
     for encoding, pack in (("raw", bytes), ("gzip", _gzip), ("bzip2", bz2.compress)):
         head = _lines("NRRD0005\n", {**_NRRD, "encoding": encoding}, ": ") + b"\n"
         name = "NRRD" if encoding == "raw" else f"NRRD, {encoding}"
-        anatomy = _text_then(b"\n\n", encoding != "raw")
+        anatomy = fuzz_anatomy.text_then(b"\n\n", encoding != "raw")
         yield seed(name, {"ct.nrrd": head + pack(raw)}, anatomy)
     head = _lines("NRRD0005\n", {**_NRRD, "encoding": "gzip", "data file": "ct.raw.gz"}, ": ")
     files = {"ct.nhdr": head, "ct.raw.gz": _gzip(raw)}
-    yield seed("NRRD, detached header", files, _text)
-    sealed = lambda data: Anatomy(_gzip_fields(data), sealed_from=0)  # noqa: E731
-    yield seed("NRRD, detached data, gzip", files, sealed, "ct.raw.gz")
+    yield seed("NRRD, detached header", files, fuzz_anatomy.text)
+    yield seed("NRRD, detached data, gzip", files, fuzz_anatomy.gzipped, "ct.raw.gz")
     for packed, data in ((False, raw), (True, zlib.compress(raw))):
         fields = {**_META, "CompressedData": str(packed)}
         if packed:
             fields["CompressedDataSize"] = str(len(data))
         whole = _lines("", {**fields, "ElementDataFile": "LOCAL"}, " = ") + data
-        anatomy = _text_then(b"LOCAL\n", packed)
+        anatomy = fuzz_anatomy.text_then(b"LOCAL\n", packed)
         yield seed("MetaImage" + ", zlib" * packed, {"ct.mha": whole}, anatomy)
         split = {"ct.mhd": _lines("", {**fields, "ElementDataFile": "ct.raw"}, " = "),
                  "ct.raw": data}  # fmt: skip
-        yield seed("MetaImage, detached header" + ", zlib" * packed, split, _text)
+        yield seed("MetaImage, detached header" + ", zlib" * packed, split, fuzz_anatomy.text)
     for save, name in ((np.savez, "npz"), (np.savez_compressed, "npz, deflate")):
         made = io.BytesIO()
         save(made, ct=chest(variant))
-        yield seed(name, {"ct.npz": made.getvalue()}, _zip(True), reader="stated_volume")
+        yield seed(
+            name, {"ct.npz": made.getvalue()}, fuzz_anatomy.zipped(True), reader="stated_volume"
+        )
 
 
 def _nifti_bytes(array: np.ndarray, version: int) -> bytes:
@@ -265,14 +179,31 @@ def _series(root: Path, variant: int) -> Iterator[Seed]:
         files = dicom_builder.write_series(
             folder, hu, spacing=(10.0, 10.0, 19.0), transfer_syntax=syntax, shuffle_names=False
         )
+        for file in files:
+            _settle(file, next(numbers))
         names = tuple(file.name for file in files)
-        anatomy = _plain if syntax in ("big-endian", "deflated") else _dicom
+        anatomy = (
+            fuzz_anatomy.unknown if syntax in ("big-endian", "deflated") else fuzz_anatomy.dicom
+        )
         yield Seed(folder.name, "volume", folder, names, "", anatomy, "series_permissive")
     folder = root / "DICOM, Enhanced CT"
     folder.mkdir()
     dicom_builder.write_enhanced(folder / "ct.dcm", hu, spacing=(10.0, 10.0, 19.0))
     names = ("ct.dcm",)
-    yield Seed(folder.name, "volume", folder, names, "ct.dcm", _dicom, "series_permissive")
+    yield Seed(
+        folder.name, "volume", folder, names, "ct.dcm", fuzz_anatomy.dicom, "series_permissive"
+    )
+
+
+def _settle(file: Path, number: int) -> None:
+    """Take out what compressing put in: a new identity, and the time of day."""
+    import pydicom
+
+    dataset = pydicom.dcmread(file)
+    dataset.SOPInstanceUID = f"1.2.826.0.1.3680043.8.498.{number}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyDate, dataset.StudyTime = "20240101", "120000"
+    dataset.save_as(file)
 
 
 # -- reports ------------------------------------------------------------------------------------
@@ -306,9 +237,9 @@ def _reports(root: Path, variant: int) -> Iterator[Seed]:
         ("report, csv in one text", "reports.csv", _csv([["AccessionNo", "report_text"], *pairs])),
     ):
         folder = _filled(root / format, {name: data})
-        yield Seed(format, "report", folder, (name,), name, _text)
+        yield Seed(format, "report", folder, (name,), name, fuzz_anatomy.text)
     folder = _filled(root / "report, DICOM SR", {"report.dcm": _structured_report(variant)})
-    yield Seed(folder.name, "report", folder, ("report.dcm",), "report.dcm", _dicom)
+    yield Seed(folder.name, "report", folder, ("report.dcm",), "report.dcm", fuzz_anatomy.dicom)
 
 
 def _csv(rows: list[list[str]]) -> bytes:
@@ -365,8 +296,8 @@ def _models(root: Path, variant: int) -> Iterator[Seed]:
         text=TextConfig(source="minilm", width=384),
     )
     for format, target, anatomy in (
-        ("model, config.json", "config.json", _config),
-        ("model, model.safetensors", "model.safetensors", _safetensors),
+        ("model, config.json", "config.json", fuzz_anatomy.sealed_text),
+        ("model, model.safetensors", "model.safetensors", fuzz_anatomy.safetensors),
     ):
         folder = root / format / "model"
         save_model(new_model(config, variant), folder)
@@ -377,13 +308,18 @@ def _models(root: Path, variant: int) -> Iterator[Seed]:
         content = {"model": state, "epoch": 3}
         torch.save(content, made, _use_new_zipfile_serialization=zipped)
         format = "checkpoint .pth, zip" if zipped else "checkpoint .pth, legacy"
-        folder = _filled(root / format, {"checkpoint.pth": made.getvalue()})
-        anatomy = _zip(True) if zipped else _plain
+        data = made.getvalue()
+        if not zipped:  # the old format names a storage by its address in memory
+            address = str(state["cls_token"].untyped_storage()._cdata).encode()
+            named = [b"X" + struct.pack("<I", len(k)) + k for k in (address, b"94000000000000")]
+            data = data.replace(*named)
+        folder = _filled(root / format, {"checkpoint.pth": data})
+        anatomy = fuzz_anatomy.zipped(True) if zipped else fuzz_anatomy.unknown
         yield Seed(format, "checkpoint", folder, ("checkpoint.pth",), "checkpoint.pth", anatomy)
 
 
 def _authors_state(variant: int) -> dict[str, Any]:
-    """One block of width 64 under the released names."""
+    """One block of width 64 under the released names, all in one storage."""
     import torch
 
     draw = torch.Generator().manual_seed(variant)
@@ -400,7 +336,9 @@ def _authors_state(variant: int) -> dict[str, Any]:
     for name, out, into in (("attn.qkv", 192, 64), ("attn.proj", 64, 64), ("mlp.fc1", 256, 64),
                             ("mlp.fc2", 64, 256)):  # fmt: skip
         shapes |= {f"blocks.0.{name}.weight": (out, into), f"blocks.0.{name}.bias": (out,)}
-    return {name: torch.randn(*shape, generator=draw) * 0.05 for name, shape in shapes.items()}
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    pieces = (torch.randn(sum(sizes), generator=draw) * 0.05).split(sizes)
+    return {n: p.view(shape) for p, (n, shape) in zip(pieces, shapes.items(), strict=True)}
 
 
 # -- what the software itself writes ------------------------------------------------------------
@@ -422,7 +360,7 @@ def _results(root: Path, variant: int) -> Iterator[Seed]:
     features = draw.normal(size=(64, 12)).astype(np.float32)
     card = VolumeCard.of(volume)
     Encoded(features, patches, inside, card, "abc", "center", "fp32").save(folder / "scan.npz")
-    yield Seed(folder.name, "encoded", folder, ("scan.npz",), "scan.npz", _zip(True))
+    yield Seed(folder.name, "encoded", folder, ("scan.npz",), "scan.npz", fuzz_anatomy.zipped(True))
     sentences = tuple(
         AlignedSentence(text, "findings", (9 * k, 9 * k + 8), 0.5 + k, 70.0)
         for k, text in enumerate(("A nodule", "No fluid", "Ça va bi"))
@@ -431,7 +369,10 @@ def _results(root: Path, variant: int) -> Iterator[Seed]:
     top = np.argsort(-similarity[:, :60], axis=1)[:, :5].astype(np.int64)
     says = {"id": "abc", "name": "small", "trained": "untrained", "source": "made"}
     result = AlignmentResult(sentences, similarity, top, inside, patches, says, card)
-    for target, anatomy in (("alignment.json", _text), ("alignment.npz", _zip(True))):
+    for target, anatomy in (
+        ("alignment.json", fuzz_anatomy.text),
+        ("alignment.npz", fuzz_anatomy.zipped(True)),
+    ):
         folder = root / f"alignment, {target}"
         result.write(folder / "result")
         yield Seed(folder.name, "alignment", folder, (f"result/{target}",), "result", anatomy)
@@ -443,7 +384,7 @@ def _manifests(root: Path, variant: int) -> Iterator[Seed]:
             ["two", "scans/two", "reports.csv", "train_2_a_1", "1.2.3"],
             ["Üç 3", "/data/three.nrrd", "three.json", "", ""]]  # fmt: skip
     folder = _filled(root / "batch manifest", {"studies.csv": _csv(rows)})
-    yield Seed(folder.name, "manifest", folder, ("studies.csv",), "studies.csv", _text)
+    yield Seed(folder.name, "manifest", folder, ("studies.csv",), "studies.csv", fuzz_anatomy.text)
 
 
 def built_seeds(root: Path, variant: int = 0) -> list[Seed]:
@@ -467,9 +408,9 @@ def real_seeds(root: Path, data: Path) -> list[Seed]:
 
     found: list[Seed] = []
     for format, pattern, anatomy in (
-        ("real NRRD", "ct/*/ct-*.nrrd", _text_then(b"\n\n", True)),
-        ("real NIfTI, gzip", "ct/totalseg-*/ct_*.nii.gz", _nifti(1, True)),
-        ("real MetaImage", "ct/*/*.mha", _text_then(b"LOCAL\n", False)),
+        ("real NRRD", "ct/*/ct-*.nrrd", fuzz_anatomy.text_then(b"\n\n", True)),
+        ("real NIfTI, gzip", "ct/totalseg-*/ct_*.nii.gz", fuzz_anatomy.nifti(1, True)),
+        ("real MetaImage", "ct/*/*.mha", fuzz_anatomy.text_then(b"LOCAL\n", False)),
     ):
         for file in sorted(data.glob(pattern))[:1]:
             folder = copied(format, [file])
@@ -483,5 +424,7 @@ def real_seeds(root: Path, data: Path) -> list[Seed]:
         if files:
             folder = copied(format, files)
             names = tuple(file.name for file in files)
-            found.append(Seed(format, "volume", folder, names, "", _dicom, "series_permissive"))
+            found.append(
+                Seed(format, "volume", folder, names, "", fuzz_anatomy.dicom, "series_permissive")
+            )
     return found

@@ -155,3 +155,10 @@ def test_a_size_beyond_all_numbers_in_weights_is_refused(tmp_path: Path) -> None
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
     assert code_of(read_header, path) == "damaged-weights"
+
+
+def test_a_name_that_is_no_text_leaves_one_line_that_can_be_written(tmp_path: Path) -> None:
+    name = tmp_path / b"ct\n\xff.nii".decode(errors="surrogateescape")
+    error = SimCroPError("It is bad", code="bad", remedy="Get another", path=name)
+    assert str(error) == f"{tmp_path}/ct??.nii: It is bad. Get another."
+    assert error.path == str(name)

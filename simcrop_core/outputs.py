@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +16,18 @@ from simcrop_core.errors import SimCroPError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path`` to write to; renamed to ``path`` if the block succeeds."""
+    """A hidden path beside ``path`` to write to; renamed to ``path`` if the block succeeds.
+
+    Raises
+    ------
+    SimCroPError
+        ``cannot-write``: nothing new is left behind, and an earlier file is as it was.
+    """
     path = Path(path)
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays, since writers choose the format by it.
-        hidden = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{path.name}")
+        # The end of the name stays, since writers choose the format by it.
+        hidden = path.with_name(f".{secrets.token_hex(6)}-{path.name[-200:]}")
         try:
             yield hidden
             _sync(hidden)
@@ -30,10 +38,20 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder to fill; its entries replace those of ``folder`` if the block succeeds.
+def whole_folder(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
+    """A hidden folder to fill; what is in it takes its place in ``folder`` if the block succeeds.
 
-    Entries of ``folder`` under other names are left alone.
+    Parameters
+    ----------
+    folder
+        The folder to write. Entries that are neither written nor owned are left alone.
+    owned
+        Names that belong to what is written: earlier ones go even where no new one is written.
+
+    Raises
+    ------
+    SimCroPError
+        ``cannot-write`` or ``not-a-folder``: an earlier folder is as it was.
     """
     folder = Path(folder)
     with _refusals(folder):
@@ -45,32 +63,68 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 code="not-a-folder",
                 remedy="Name another folder.",
             )
-        hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        place = folder.resolve()  # "." and links: the hidden folder stands beside the real one
+        hidden = place.with_name(f".{secrets.token_hex(6)}-{place.name[-200:]}")
+        hidden.mkdir()
         try:
             yield hidden
             for written in sorted(hidden.rglob("*")):
                 _sync(written)
-            folder.mkdir(exist_ok=True)
-            for entry in sorted(hidden.iterdir()):
-                _move_into(entry, folder)
-            _sync(folder)
+            _put_in_place(hidden, place, set(owned))
+            _sync(place)
+            _sync(place.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _move_into(entry: Path, folder: Path) -> None:
-    """Rename ``entry`` into ``folder``, over an earlier one (a folder is swapped, not merged)."""
-    target = folder / entry.name
-    if target.is_dir() and not target.is_symlink():
-        aside = entry.with_name(f"{entry.name}.replaced")
-        os.rename(target, aside)
-        os.rename(entry, target)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.replace(entry, target)
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system cannot."""
+    names = os.fsencode(first), os.fsencode(second)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        system = platform.system()
+        if system == "Linux":
+            at_cwd, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+            return int(libc.renameat2(at_cwd, names[0], at_cwd, names[1], swap)) == 0
+        if system == "Darwin":
+            swap = 2  # RENAME_SWAP
+            return int(libc.renamex_np(names[0], names[1], swap)) == 0
+    except (OSError, AttributeError, TypeError):
+        return False
+    return False
+
+
+def _put_in_place(hidden: Path, folder: Path, owned: set[str]) -> None:
+    if not folder.exists():
+        os.rename(hidden, folder)
+        return
+    written = {entry.name for entry in hidden.iterdir()}
+    present = {entry.name for entry in folder.iterdir()}
+    # A swap would leave whoever stands in the folder in the old, deleted one.
+    here = Path.cwd()
+    stood_in = folder == here or folder in here.parents
+    if present <= written | owned and not stood_in and exchange(hidden, folder):
+        return
+    # Other entries are to stay: ours change places one by one, and all go back if one fails.
+    aside = hidden / f".{secrets.token_hex(6)}"
+    aside.mkdir()
+    done: list[tuple[Path, Path]] = []
+    try:
+        for name in sorted(written | owned):
+            for source, target in ((folder / name, aside / name), (hidden / name, folder / name)):
+                if source.exists():
+                    os.rename(source, target)
+                    done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            os.rename(target, source)
+        raise
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk itself."""
+    if path.is_dir() and os.name == "nt":
+        return  # folders cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,19 +139,11 @@ def _sync(path: Path) -> None:
 def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as e:
-        raise SimCroPError(
-            f"It cannot be written ({e.strerror or e}).",
-            path=path,
-            code="not-writable",
-            remedy="Name a place where you may write.",
-        ) from e
     except OSError as e:
-        if isinstance(e, FileNotFoundError) or e.errno is None:
-            raise
         raise SimCroPError(
-            f"Writing stopped: {e.strerror}.",
+            f"It cannot be written ({e.strerror or 'input/output error'}).",
             path=path,
-            code="write-failed",
-            remedy="Nothing was left half-written; make room or name another place, and repeat.",
+            code="cannot-write",
+            remedy="Nothing was left half-written; check that there is room and that you may "
+            "write there, or name another place.",
         ) from e

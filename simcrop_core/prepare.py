@@ -164,7 +164,9 @@ def lung_center(volume: CTVolume) -> FloatArray | None:
     steps = [max(1, round(4.0 / s)) for s in volume.spacing_mm]
     coarse = volume.hu_XYZ[:: steps[0], :: steps[1], :: steps[2]]
     air = (coarse < -500) & (coarse > -1100)
-    opened = binary_erosion(air)  # parts lungs from bowel or outside air that a voxel joins
+    # Parts lungs from bowel or outside air that a voxel joins; what lies at the scan's border
+    # stays, so that outside air is known by it.
+    opened = binary_erosion(air, border_value=1)
     parts, _ = label(opened)
     world_axes, _ = volume.grid.nearest_axes()
     sides = [axis for axis in range(3) if world_axes[axis] != 2]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.io.nifti_header import DTYPES, NIFTI1, qform_affine, quaternion
+from simcrop_core.outputs import whole_file
 from simcrop_core.volume import CTVolume
 
 _CODES = {np.dtype(name): code for code, name in DTYPES.items()}
@@ -77,8 +76,8 @@ def write_labels(
     if names is not None:
         text = json.dumps({str(k): names[k] for k in sorted(names)}, ensure_ascii=False, indent=1)
         side = file.with_name(file.name[: -len(_suffix(file))] + ".json")
-        with _whole_or_not(side) as out:
-            out.write(f"{text}\n".encode())
+        with whole_file(side) as hidden:
+            hidden.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_map(path: str | PathLike[str], values_XYZ: NDArray[Any], grid: Grid) -> None:
@@ -104,7 +103,7 @@ def _write(path: Path, array: NDArray[Any], grid: Grid, dtype: np.dtype[Any] | N
         )
     stored = dtype or array.dtype
     packed = _suffix(path).endswith(".gz")
-    with _whole_or_not(path) as out, _packing(out, packed) as stream:
+    with whole_file(path) as hidden, hidden.open("xb") as out, _packing(out, packed) as stream:
         stream(_header(grid, stored))
         # A plane at a time, in the file's order: no copy of the whole is made.
         for z in range(grid.shape[2]):
@@ -158,41 +157,6 @@ def _packing(out: IO[bytes], packed: bool) -> Iterator[Callable[[bytes], object]
         mtime=0,
     ) as file:
         yield file.write
-
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[IO[bytes]]:
-    """A hidden file beside ``path`` that takes its name once it is whole and on the disk."""
-    hidden = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
-    try:
-        try:
-            with open(hidden, "xb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(hidden, path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as e:
-        raise SimCroPError(
-            f"The file cannot be written ({e.strerror or 'input/output error'})",
-            code="cannot-write",
-            remedy="Check that the folder exists, that you may write there and that there is room",
-            path=path,
-        ) from e
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system knows how."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _suffix(path: Path) -> str:

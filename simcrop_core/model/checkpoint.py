@@ -6,10 +6,8 @@ Third-party exceptions about files are turned into :class:`SimCroPError` here.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import platform
 import secrets
 import shutil
 import time
@@ -34,6 +32,7 @@ from simcrop_core.model.model_folder import (
 )
 from simcrop_core.model.simcrop import SimCroP, model_id, weights_digest, without_weights
 from simcrop_core.model.weights_file import read_header
+from simcrop_core.outputs import exchange
 
 _SHOWN = 5  # names listed in a message before "and N more"
 
@@ -132,7 +131,7 @@ def _put_in_place(hidden: Path, target: Path) -> None:
         os.rename(hidden, target)
         _flush(target.parent)
         return
-    if not _exchange(hidden, target):
+    if not exchange(hidden, target):
         # No swap in one step here: for a moment only the hidden name of the old model exists,
         # and that is where loading looks next.
         os.rename(target, previous_of(target))
@@ -144,23 +143,6 @@ def _put_in_place(hidden: Path, target: Path) -> None:
             raise
     _flush(target.parent)
     shutil.rmtree(previous_of(target), ignore_errors=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step, where the system and the file system can."""
-    names = os.fsencode(first), os.fsencode(second)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        system = platform.system()
-        if system == "Linux":
-            at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-            return int(libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange)) == 0
-        if system == "Darwin":
-            swap = 2  # RENAME_SWAP
-            return int(libc.renamex_np(names[0], names[1], swap)) == 0
-    except (OSError, AttributeError, TypeError):
-        return False
-    return False
 
 
 def _restore_previous(target: Path) -> None:

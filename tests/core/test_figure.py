@@ -948,7 +948,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_left_clean(
 ) -> None:
     (tmp_path / "file").write_text("x")
     figure = draw_figure(scan, result, FigureSpec(sentences=(0,), dpi=60))
-    with refusal("not-writable"):
+    with refusal("cannot-write"):
         save_figure(figure, tmp_path / "file" / "figure.png")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

@@ -168,8 +168,11 @@ def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
-    refused(tmp_path / "none" / "ct.nii", "cannot-write")
+def test_folder_that_is_not_there_is_made_unless_a_file_is_in_the_way(tmp_path: Path) -> None:
+    write_volume(tmp_path / "new" / "ct.nii", volume())
+    assert os.listdir(tmp_path / "new") == ["ct.nii"]
+    (tmp_path / "file").write_text("in the way")
+    refused(tmp_path / "file" / "ct.nii", "cannot-write")
 
 
 def test_name_that_is_a_folder(tmp_path: Path) -> None:

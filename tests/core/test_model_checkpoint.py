@@ -330,7 +330,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_model_or_the_new(
 ) -> None:
     old, new = load_model(folder).model_id, small(1)
     if not exchange:
-        monkeypatch.setattr(checkpoint, "_exchange", lambda *_: False)
+        monkeypatch.setattr(checkpoint, "exchange", lambda *_: False)
     calls = 0
     owner: Any = checkpoint
     *path, name = step.split(".")
@@ -372,7 +372,7 @@ def test_kill_9_while_saving_leaves_the_old_model_or_a_new_one(
 import sys
 from simcrop_core.model import checkpoint, load_model
 if not {exchange}:
-    checkpoint._exchange = lambda *_: False
+    checkpoint.exchange = lambda *_: False
 model = load_model(sys.argv[1])
 print("ready", flush=True)
 while True:

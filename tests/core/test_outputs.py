@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from simcrop_core import outputs
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import whole_file, whole_folder
 
@@ -54,12 +55,92 @@ def test_a_folder_replaces_its_entries_and_leaves_others(tmp_path: Path) -> None
     assert names(tmp_path) == {"out"}
 
 
-def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
+def old_result(out: Path, foreign: bool) -> dict[str, str]:
+    (out / "maps").mkdir(parents=True)
+    for name in ("maps/a", "card", "picture"):
+        (out / name).write_text("old")
+    if foreign:
+        (out / "mine").write_text("mine")
+    return content(out)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def write_new(out: Path) -> None:
+    with whole_folder(out, owned=("card", "maps", "picture")) as hidden:
+        (hidden / "maps").mkdir()
+        for name in ("maps/b", "card"):
+            (hidden / name).write_text("new")
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("foreign", [True, False])
+def test_a_new_result_takes_the_place_of_the_old_one_whole(
+    tmp_path, monkeypatch, foreign, swaps
+) -> None:
+    if not swaps:
+        monkeypatch.setattr(outputs, "exchange", lambda *_: False)
+    out = tmp_path / "out"
+    old_result(out, foreign)
+    write_new(out)
+    # The old picture belonged to the old result: it must not stand beside the new one.
+    assert content(out) == {"maps/b": "new", "card": "new"} | ({"mine": "mine"} if foreign else {})
+    assert names(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad disk"), KeyboardInterrupt()])
+def test_a_failure_at_any_rename_leaves_the_old_result(tmp_path, monkeypatch, error) -> None:
+    rename = os.rename
+    for failing in range(10):
+        out = tmp_path / f"out{failing}"
+        before = old_result(out, foreign=True)
+        calls = 0
+
+        def counted(source, target):
+            nonlocal calls
+            calls += 1
+            if calls - 1 == failing:  # noqa: B023 - called within this turn only
+                raise error
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", counted)
+        try:
+            write_new(out)
+        except (SimCroPError, KeyboardInterrupt):
+            assert content(out) == before
+        else:
+            assert failing >= calls  # beyond the last rename
+            assert failing > 3
+            break
+        finally:
+            monkeypatch.setattr(os, "rename", rename)
+        assert {p for p in names(tmp_path) if p.startswith(".")} == set()
+    else:
+        pytest.fail("no run went through")
+
+
+def test_an_interrupted_folder_leaves_no_trace(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt), whole_folder(out) as hidden:
         (hidden / "a").write_text("half")
         raise KeyboardInterrupt
     assert names(tmp_path) == set()
+
+
+def test_a_folder_has_the_usual_permissions_and_may_be_here(tmp_path, monkeypatch) -> None:
+    (tmp_path / "usual").mkdir()
+    with whole_folder(tmp_path / "out") as hidden:
+        (hidden / "a").write_text("a")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    monkeypatch.chdir(tmp_path / "out")
+    for _ in range(2):
+        with whole_folder(Path("."), owned=("a",)) as hidden:
+            (hidden / "b").write_text("b")
+        assert names(Path(".")) == {"b"}
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch) -> None:

@@ -418,7 +418,7 @@ def real_seeds(root: Path, data: Path) -> list[Seed]:
             found.append(Seed(format, "volume", folder, (name,), name, anatomy))
     for format, pattern, most in (
         ("real DICOM", "ct/nsclc-*/**/*.dcm", 6),
-        ("real DICOM, JPEG 2000", "ct/*jpeg2000/**/*.dcm", 6),
+        ("real DICOM, JPEG 2000", "ct/*jpeg2000/CT.*", 6),
     ):
         files = sorted(data.glob(pattern))[:most]
         if files:

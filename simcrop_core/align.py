@@ -7,7 +7,8 @@ the sentence's evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from simcrop_core.alignment_result import QUERY, AlignedSentence, AlignmentResult
-from simcrop_core.device import Precision, autocast, resolve_precision, select_device
+from simcrop_core.device import (
+    Precision,
+    Progress,
+    autocast,
+    evaluating,
+    resolve_precision,
+    select_device,
+    silent,
+)
 from simcrop_core.encoded import Encoded, VolumeCard
 from simcrop_core.errors import SimCroPError
 from simcrop_core.prepare import Placement, Prepared, prepare
@@ -29,8 +38,6 @@ if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
 
 __all__ = ["AlignmentResult", "Encoded", "align", "encode", "null_sentences"]
-
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 MAX_QUERY_CHARACTERS = 2000
 
@@ -59,14 +66,26 @@ def encode(
         it, and fp32 on a CPU.
     progress
         Called with what is done, steps done and steps in all.
+
+    The model is moved to the device and stays there; its training mode is left as it was.
+
+    Raises
+    ------
+    SimCroPError
+        An unknown placement, device or precision; a model whose features are not finite.
     """
-    say = progress or _silent
+    say = progress or silent
     say("preparing", 0, 1)
     prepared = prepare(volume, model.input_spec, placement=placement)
     where = select_device(device)
-    vision = model.to(where).eval().vision
-    with torch.inference_mode(), autocast(where, precision):
-        features_ND = _encode_windows(vision, prepared, where, say)
+    with evaluating(model.to(where)), torch.inference_mode(), autocast(where, precision):
+        features_ND = _encode_windows(model.vision, prepared, where, say)
+    if not np.isfinite(features_ND).all():
+        raise SimCroPError(
+            f"The model {model.config.name!r} gives features that are not numbers.",
+            code="not-finite",
+            remedy="Its weights are broken; get or train the model again.",
+        )
     return Encoded(
         patches_ND=features_ND,
         patches=prepared.patches,
@@ -112,17 +131,10 @@ def align(
     SimCroPError
         No sentence at all; ``top_k`` below 1; a scan encoded by another model; no text encoder.
     """
-    if top_k < 1:
-        raise SimCroPError(
-            f"{top_k} patches per sentence were asked for.",
-            code="bad-top-k",
-            remedy="Ask for at least 1; the paper takes 64.",
-        )
-    asked = _sentences(report, queries)
-    # Before the long computation, so that a missing text encoder is said at once.
+    asked = check_request(model, report, queries, top_k)
     texts = [] if report is None else [sentence.statement for sentence in report.sentences]
     texts += [" ".join(query.split()) for query in queries]
-    say = progress or _silent
+    say = progress or silent
     say("reading the sentences", 0, 1)
     vectors = model.to(select_device(device)).encode_text(texts)
     sentences_AD = torch.cat([vectors.sentences_SD, _null_vectors(model).to(vectors.sentences_SD)])
@@ -151,7 +163,7 @@ def align(
     inside = np.flatnonzero(encoded.inside_N)
     k = min(top_k, len(inside))
     notes = [
-        *_report_notes(report),
+        *(() if report is None else report.notes),
         *model.text.notes,
         *_truncation_notes(vectors.truncated, asked),
     ]
@@ -165,7 +177,6 @@ def align(
     count = len(asked)
     contrast = _contrast(similarity_AN, inside, k)
     scores, percentiles = against_null(contrast[:count], contrast[count:])
-    volume = encoded.volume
     return AlignmentResult(
         sentences=tuple(
             AlignedSentence(s.text, s.section, s.span, float(score), float(percentile))
@@ -176,13 +187,29 @@ def align(
         inside_N=encoded.inside_N,
         patches=encoded.patches,
         model={**model.card(), "precision": encoded.precision},
-        volume=VolumeCard(
-            **{
-                **{name: getattr(volume, name) for name in VolumeCard.__slots__},
-                "notes": (*volume.notes, *notes),
-            }
-        ),
+        volume=replace(encoded.volume, notes=(*encoded.volume.notes, *notes)),
     )
+
+
+def check_request(
+    model: SimCroP, report: Report | None, queries: Sequence[str], top_k: int
+) -> list[AlignedSentence]:
+    """What will be aligned, without scores; refuses in a moment what `align` would refuse later.
+
+    Raises
+    ------
+    SimCroPError
+        As `align`.
+    """
+    if top_k < 1:
+        raise SimCroPError(
+            f"{top_k} patches per sentence were asked for.",
+            code="bad-top-k",
+            remedy="Ask for at least 1; the paper takes 64.",
+        )
+    asked = _sentences(report, queries)
+    _ = model.text  # found and loaded, or refused, before the scan is encoded
+    return asked
 
 
 @cache
@@ -242,10 +269,6 @@ def _sentences(report: Report | None, queries: Sequence[str]) -> list[AlignedSen
     return asked
 
 
-def _report_notes(report: Report | None) -> list[Note]:
-    return [] if report is None else list(report.notes)
-
-
 def _truncation_notes(truncated: Sequence[int], asked: Sequence[AlignedSentence]) -> list[Note]:
     return [
         Note(
@@ -276,7 +299,7 @@ def _encode_windows(
             slice(s // p, s // p + n) for s, p, n in zip(start, patch, window_shape, strict=True)
         )
         # A window that holds padding only need not be looked at, unless there is no other.
-        if total > 1 and not inside[block].any() and number < total - 1:
+        if not inside[block].any() and (features is not None or number < total - 1):
             continue
         tokens = vision(prepared.window(number)[None].to(device)).patches_BND[0]
         values = tokens.float().cpu().numpy().reshape(*window_shape, -1)
@@ -303,7 +326,3 @@ def _top(similarity_SN: NDArray[np.float32], inside: NDArray[np.intp], k: int) -
     """Flat indices by falling similarity; equal ones in flat order."""
     order = np.argsort(-similarity_SN[:, inside], axis=1, kind="stable")[:, :k]
     return inside[order].astype(np.int64)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Nobody watches."""

@@ -124,7 +124,7 @@ class AlignmentResult:
     def write(self, folder: Path) -> None:
         """Write ``alignment.json``, ``alignment.npz`` and ``heatmaps/`` into a folder."""
         (folder / "heatmaps").mkdir(parents=True)
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "alignment.json").write_text(text + "\n", encoding="utf-8")
         with (folder / "alignment.npz").open("wb") as file:
             np.savez(

@@ -7,26 +7,31 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simcrop_core.align import Progress, align
-from simcrop_core.alignment_result import AlignmentResult
-from simcrop_core.device import Precision
+from simcrop_core.align import align
+from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
-from simcrop_core.figure import draw_figure, save_figure
 from simcrop_core.io import read_volume
+from simcrop_core.io.sniff import sniff
 from simcrop_core.model import load_model, model_info
-from simcrop_core.outputs import whole_file, whole_folder
+from simcrop_core.outputs import whole_file
 from simcrop_core.prepare import Placement
 from simcrop_core.report import read_report
-from simcrop_core.volume import CTVolume
+from simcrop_core.result_folder import REQUEST_NAME, write_result
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _COLUMNS = ("study", "ct", "report")
 _OPTIONAL = ("volume_name", "series")
+STATUS_NAME = "status.csv"
+_STATUS_EVERY_S = 2.0
 _STATUS_COLUMNS = ("study", "status", "code", "message", "seconds")
 
 
@@ -41,6 +46,8 @@ class BatchRequest:
     device: str = "auto"
     precision: Precision = "auto"
     figures: bool = True
+    reading: tuple[tuple[str, Any], ...] = ()  # options of `read_volume`, by name
+    encoding: str | None = None  # of the reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +74,6 @@ class Tally:
         return asdict(self)
 
 
-def write_study(
-    folder: Path, volume: CTVolume, result: AlignmentResult, figure: bool = True
-) -> None:
-    """Write a result and its figure; all of it appears, or nothing."""
-    with whole_folder(folder) as hidden:
-        result.write(hidden)
-        if figure:
-            save_figure(draw_figure(volume, result), hidden / "figure.png")
-
-
 def read_manifest(path: Path) -> list[Study]:
     """The studies of a csv with the columns ``study, ct, report`` (and ``volume_name, series``).
 
@@ -90,59 +87,41 @@ def read_manifest(path: Path) -> list[Study]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            rows = list(reader)
     except FileNotFoundError as e:
         raise SimCroPError(
             "There is no such manifest.", path=path, code="not-found", remedy="Check the name."
         ) from e
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise SimCroPError(
-            "This cannot be read as a csv file in UTF-8.",
-            path=path,
-            code="bad-manifest",
-            remedy="Write a csv with the columns study, ct and report.",
-        ) from e
-    columns = set(rows[0]) if rows else set()
-    unknown = sorted(str(c) for c in columns - {*_COLUMNS, *_OPTIONAL})
+        raise _bad_manifest(path, "This cannot be read as a csv file in UTF-8") from e
+    unknown = [c for c in columns if c not in {*_COLUMNS, *_OPTIONAL}]
     missing = [c for c in _COLUMNS if c not in columns]
-    if not rows or missing or unknown:
-        problem = (
-            "The manifest has no rows"
-            if not rows
-            else f"The manifest lacks the column {missing[0]}"
-            if missing
-            else f"The manifest has a column {unknown[0]!r} that means nothing here"
-        )
-        raise SimCroPError(
-            problem,
-            path=path,
-            code="bad-manifest",
-            remedy="Write a csv with the columns study, ct, report and, if needed, volume_name "
-            "and series.",
-        )
+    if missing:
+        raise _bad_manifest(path, f"The manifest lacks the column {missing[0]}")
+    if unknown:
+        raise _bad_manifest(path, f"The manifest has a column {unknown[0]!r} that means nothing")
+    if len(set(columns)) < len(columns):
+        raise _bad_manifest(path, "The manifest has a column twice")
+    if not rows:
+        raise _bad_manifest(path, "The manifest has no rows")
     studies: list[Study] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        name = (row["study"] or "").strip()
-        safe = name and name not in {".", ".."} and all(c.isalnum() or c in "-_. " for c in name)
-        if not safe or name.startswith(".") or name.casefold() in seen:
-            why = "is given twice" if name.casefold() in seen else "cannot name a folder"
-            raise SimCroPError(
-                f"Line {number}: the study {name!r} {why}",
-                path=path,
-                code="bad-manifest",
-                remedy="Give each study a name of its own of letters, digits, '-', '_' and '.'.",
-            )
+        if None in row or None in row.values():
+            raise _bad_manifest(path, f"Row {number} has not as many cells as the header")
+        name = row["study"].strip()
+        safe = name and all(c.isalnum() or c in "-_. " for c in name)
+        if not safe or name.startswith(".") or name.casefold() == STATUS_NAME:
+            raise _bad_manifest(path, f"Row {number}: the study {name!r} cannot name a folder")
+        if name.casefold() in seen:
+            raise _bad_manifest(path, f"Row {number}: the study {name!r} is given twice")
         seen.add(name.casefold())
         cells = {c: (row.get(c) or "").strip() for c in (*_COLUMNS[1:], *_OPTIONAL)}
         for column in _COLUMNS[1:]:
             if not cells[column]:
-                raise SimCroPError(
-                    f"Line {number}: the study {name!r} has no {column}",
-                    path=path,
-                    code="bad-manifest",
-                    remedy="Fill the cell with the path of a file or folder.",
-                )
+                raise _bad_manifest(path, f"Row {number}: the study {name!r} has no {column}")
         studies.append(
             Study(
                 name,
@@ -153,6 +132,17 @@ def read_manifest(path: Path) -> list[Study]:
             )
         )
     return studies
+
+
+def _bad_manifest(path: Path, problem: str) -> SimCroPError:
+    return SimCroPError(
+        problem,
+        path=path,
+        code="bad-manifest",
+        remedy="Write a csv with the columns study (a name of letters, digits, '-', '_' and '.', "
+        "each once), ct and report and, if needed, volume_name and series; put quotation marks "
+        "around cells with commas.",
+    )
 
 
 def align_manifest(
@@ -190,7 +180,7 @@ def align_manifest(
         raise SimCroPError(
             f"The folder cannot be made ({e.strerror}).",
             path=out,
-            code="not-writable",
+            code="cannot-write",
             remedy="Name a place where you may write.",
         ) from e
     tally = Tally()
@@ -203,6 +193,7 @@ def align_manifest(
         else:
             waiting.append(study)
     _write_status(out, studies, records)
+    written = time.monotonic()
 
     def record(outcome: dict[str, Any]) -> None:
         records[outcome["study"]] = outcome
@@ -211,14 +202,20 @@ def align_manifest(
         else:
             tally.failed += 1
             tally.failures.append((outcome["study"], outcome["message"]))
-        _write_status(out, studies, records)
+        nonlocal written
+        if time.monotonic() - written > _STATUS_EVERY_S:
+            _write_status(out, studies, records)
+            written = time.monotonic()
         if progress is not None:
             progress("aligning studies", tally.aligned + tally.failed, len(waiting))
 
     if progress is not None:
         progress("aligning studies", 0, len(waiting))
     if waiting:
-        _run(waiting, out.absolute(), request, keys, workers, scheduler, record)
+        try:
+            _run(waiting, out.absolute(), request, keys, workers, scheduler, record)
+        finally:
+            _write_status(out, studies, records)
     return tally
 
 
@@ -227,8 +224,13 @@ def align_study(study: Study, out: str, request: BatchRequest, key: str) -> dict
     start = time.monotonic()
     outcome: dict[str, Any] = {"study": study.name, "status": "aligned", "code": "", "message": ""}
     try:
-        volume = read_volume(Path(study.ct), series=study.series)
-        report = read_report(Path(study.report), volume_name=study.volume_name)
+        reading = dict(request.reading)
+        if study.series is not None:
+            reading["series"] = study.series
+        volume = read_volume(Path(study.ct), **reading)
+        report = read_report(
+            Path(study.report), volume_name=study.volume_name, encoding=request.encoding
+        )
         result = align(
             _model(request.model, request.text_encoder),
             volume,
@@ -238,16 +240,15 @@ def align_study(study: Study, out: str, request: BatchRequest, key: str) -> dict
             device=request.device,
             precision=request.precision,
         )
-        folder = Path(out) / study.name
-        write_study(folder, volume, result, request.figures)
-        with whole_file(folder / "request.json") as hidden:
-            hidden.write_text(json.dumps({"schema": 1, "key": key}) + "\n", encoding="utf-8")
+        write_result(Path(out) / study.name, volume, result, figure=request.figures, key=key)
     except SimCroPError as e:
-        outcome |= {"status": "refused", "code": e.code, "message": str(e)}
+        # Without the path: the study's name says which, and file names may hold patients' names.
+        message = f"{e.problem} {e.remedy}"
+        outcome |= {"status": "refused", "code": e.code, "message": message}
     except MemoryError:
         outcome |= {"status": "refused", "code": "memory", "message": "Memory ran out."}
     except Exception as e:  # one study must not end the batch, whatever it is
-        message = f"A defect in SimCroP ({type(e).__name__}: {' '.join(str(e).split())[:300]})."
+        message = f"A defect in SimCroP ({type(e).__name__}). simcrop align --debug shows it."
         outcome |= {"status": "defect", "code": "defect", "message": message}
     outcome["seconds"] = round(time.monotonic() - start, 2)
     return outcome
@@ -273,14 +274,14 @@ def _run(
     with _client(workers, scheduler) as client:
         futures = {
             client.submit(
-                align_study, study, str(out), request, keys[study.name], pure=False, retries=1
+                align_study, study, str(out), request, keys[study.name], pure=False
             ): study
             for study in studies
         }
         for future in as_completed(list(futures)):
             if future.status == "finished":
                 record(future.result())
-            else:  # the worker died of it, twice
+            else:
                 record(
                     {
                         "study": futures[future].name,
@@ -292,61 +293,97 @@ def _run(
                 )
 
 
-def _client(workers: int, scheduler: str | None) -> Any:
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """A Dask client of the scheduler, or of worker processes that end with the batch."""
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
         try:
-            return Client(scheduler, timeout=20)
+            client = Client(scheduler, timeout=20)
         except (OSError, ValueError, TimeoutError) as e:
             raise SimCroPError(
                 f"No Dask scheduler answers at {scheduler}.",
                 code="no-scheduler",
                 remedy="Start one with dask scheduler, and check the address.",
             ) from e
-    threads = max(1, (os.cpu_count() or 1) // workers)
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=20)
+            except TimeoutError as e:
+                raise SimCroPError(
+                    f"The Dask scheduler at {scheduler} has no workers.",
+                    code="no-workers",
+                    remedy=f"Start some with dask worker {scheduler}.",
+                ) from e
+            yield client
+        return
     # Torch must share the cores among the worker processes.
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    return Client(
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    settings = {
+        # A study that kills its worker is tried once more, then given up.
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.nanny.environ.OMP_NUM_THREADS": threads,
+        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads,
+    }
+    with (
+        dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=0,
             dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
-        )
-    )
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def _key(study: Study, request: BatchRequest, model_id: str) -> str:
     """Digest of everything a study's result depends on."""
     parts = [
         asdict(study),
-        {**asdict(request), "model": model_id, "device": None},
+        {**asdict(request), "model": model_id, "device": None, "reading": repr(request.reading)},
         [_stamp(Path(study.ct)), _stamp(Path(study.report))],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _stamp(path: Path) -> list[Any]:
-    """Size and time of a file, or of all files of a folder."""
+    """Size and time of all files that a path stands for."""
     try:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        if path.is_dir():
+            files = [p for p in path.rglob("*") if p.is_file()]
+        elif path.suffix.lower() in {".mhd", ".nhdr"} or _is_dicom(path):
+            # The header's voxels, or the series' other slices, lie beside it.
+            files = [p for p in path.parent.iterdir() if p.is_file()]
+        else:
+            files = [path]
+        return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(files)]
     except OSError:
         return ["absent"]
 
 
+def _is_dicom(path: Path) -> bool:
+    try:
+        return sniff(path).format == "DICOM"
+    except SimCroPError:
+        return False
+
+
 def _done(folder: Path, key: str) -> bool:
     try:
-        stored = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
         return bool(stored["key"] == key) and (folder / "alignment.json").is_file()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _write_status(out: Path, studies: list[Study], records: dict[str, dict[str, Any]]) -> None:
-    with whole_file(out / "status.csv") as hidden, hidden.open("w", encoding="utf-8") as file:
+    with whole_file(out / STATUS_NAME) as hidden, hidden.open("w", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _STATUS_COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for study in studies:

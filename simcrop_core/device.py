@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import nn
 
 from simcrop_core.errors import SimCroPError
 
 Precision = Literal["auto", "fp32", "bf16"]
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def resolve_precision(device: torch.device, precision: Precision = "auto") -> str:

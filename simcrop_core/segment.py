@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simcrop_core.device import Precision, autocast, select_device
+from simcrop_core.device import Precision, Progress, autocast, evaluating, select_device, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.prepare import resampled_grid
@@ -19,8 +18,6 @@ from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
-
-Progress = Callable[[str, int, int], None]
 
 # Slices of the scan that are labelled at a time; keeps the class maps' memory small.
 _SLAB = 16
@@ -113,10 +110,13 @@ def segment(
             remedy="Use 0 or more and less than 1; 0.5 is usual.",
         )
     where = select_device(device)
-    probabilities_CHWD, grid = _probabilities(model, volume, overlap, where, precision, progress)
+    say = progress or silent
+    # The head looks through the model's encoder, so the whole model moves.
+    with evaluating(model.to(where)):
+        probabilities_CHWD, grid = _probabilities(model, volume, overlap, where, precision, say)
     names = dict(enumerate(head.labels, start=1))
     return Segmentation(
-        labels_XYZ=_most_probable(probabilities_CHWD, grid, volume.grid, progress),
+        labels_XYZ=_most_probable(probabilities_CHWD, grid, volume.grid, say),
         grid=volume.grid,
         names=names,
         model=model.card(),
@@ -131,7 +131,7 @@ def _probabilities(
     overlap: float,
     device: torch.device,
     precision: Precision,
-    progress: Progress | None,
+    say: Progress,
 ) -> tuple[NDArray[np.float32], Grid]:
     """Class probabilities over the whole scan at the model's spacing, ``(C, H, W, D)``."""
     from monai.inferers import sliding_window_inference
@@ -147,12 +147,10 @@ def _probabilities(
     values, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window)
     windows = _window_count(shape, roi, overlap)
     done = 0
-    model.to(device).eval()  # the head looks through the model's encoder
 
     def predict(windows_B1HWD: torch.Tensor) -> torch.Tensor:
         nonlocal done
-        if progress is not None:
-            progress("segmenting", done, windows)
+        say("segmenting", done, windows)
         done += windows_B1HWD.shape[0]
         with autocast(device, precision):
             logits_BCHWD = head(windows_B1HWD)
@@ -182,12 +180,11 @@ def _window_count(shape: tuple[int, ...], roi: tuple[int, ...], overlap: float) 
 
 
 def _most_probable(
-    probabilities_CHWD: NDArray[np.float32], source: Grid, scan: Grid, progress: Progress | None
+    probabilities_CHWD: NDArray[np.float32], source: Grid, scan: Grid, say: Progress
 ) -> NDArray[np.uint8]:
     labels = np.zeros(scan.shape, dtype=np.uint8, order="F")
     for start in range(0, scan.shape[2], _SLAB):
-        if progress is not None:
-            progress("labelling", start, scan.shape[2])
+        say("labelling", start, scan.shape[2])
         stop = min(start + _SLAB, scan.shape[2])
         slab = scan.window((0, 0, start), (*scan.shape[:2], stop - start))
         best, _ = resample_linear(probabilities_CHWD[0], source, slab, fill=None)
@@ -197,4 +194,5 @@ def _most_probable(
             better = value > best
             chosen[better] = label
             np.copyto(best, value, where=better)
+    say("labelling", scan.shape[2], scan.shape[2])
     return labels

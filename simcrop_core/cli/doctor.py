@@ -121,11 +121,13 @@ def _text_encoders() -> dict[str, str]:
 
 
 def _models(more: list[str]) -> list[dict[str, str]]:
-    """Model folders in the current folder, its subfolders, and wherever else was named."""
+    """Model folders here, in the folder of installed models, and wherever else was named."""
     from simcrop_core.errors import SimCroPError
     from simcrop_core.model import model_info
+    from simcrop_core.model.model_folder import models_folder
 
     here = Path.cwd()
+    more = [str(models_folder()), *more]
     places = [here, *(p for p in sorted(here.iterdir()) if p.is_dir()), *map(Path, more)]
     places += [
         p for folder in more if Path(folder).is_dir() for p in sorted(Path(folder).iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simcrop_core.cli.terminal import (
     answer,
@@ -13,15 +14,22 @@ from simcrop_core.cli.terminal import (
     progress_bar,
     read_scan,
     read_words,
+    reading_options,
 )
 from simcrop_core.errors import SimCroPError
+
+if TYPE_CHECKING:
+    from simcrop_core.device import Progress
+    from simcrop_core.encoded import Encoded
+    from simcrop_core.model import SimCroP
+    from simcrop_core.volume import CTVolume
 
 _TEXT_WIDTH = 60
 
 
 def run_align(arguments: argparse.Namespace) -> int:
-    from simcrop_core.align import align
-    from simcrop_core.batch import write_study
+    from simcrop_core.align import align, check_request
+    from simcrop_core.result_folder import write_result
 
     report = read_words(arguments)
     if report is None and not arguments.query:
@@ -35,19 +43,19 @@ def run_align(arguments: argparse.Namespace) -> int:
         volume = read_scan(arguments)
         progress("loading the model", 0, 1)
         model = load(arguments)
+        check_request(model, report, arguments.query, arguments.top_k)
         result = align(
             model,
-            _scan(arguments, model, volume, progress),
+            _encoded(arguments, model, volume, progress),
             report,
             queries=arguments.query,
             top_k=arguments.top_k,
-            placement=arguments.placement,
             device=arguments.device,
-            precision=arguments.precision,
+            progress=progress,
         )
-        progress("writing", 0, 1)
+        progress("drawing and writing", 0, 1)
         out = Path(arguments.out)
-        write_study(out, volume, result)
+        write_result(out, volume, result)
     lines = [f"{volume!r}", *note_lines(result.volume.notes), "", _HEADER]
     for index, sentence in enumerate(result.sentences):
         text = " ".join(sentence.text.split())
@@ -58,9 +66,8 @@ def run_align(arguments: argparse.Namespace) -> int:
             if len(best)
             else "none in scan"
         )
-        lines.append(
-            f"{index:3d}  {sentence.score:6.2f}  {sentence.null_percentile:5.1f}  {where}  {short}"
-        )
+        score, percentile = round(sentence.score, 2) + 0.0, sentence.null_percentile
+        lines.append(f"{index:3d}  {score:6.2f}  {percentile:5.1f}  {where}  {short}")
     if not model.config.is_trained:
         lines.append(_UNTRAINED)
     lines.append(f"Written to {out}: alignment.json, alignment.npz, heatmaps/, figure.png")
@@ -74,7 +81,9 @@ _UNTRAINED = (
 )
 
 
-def _scan(arguments, model, volume, progress):  # type: ignore[no-untyped-def]
+def _encoded(
+    arguments: argparse.Namespace, model: SimCroP, volume: CTVolume, progress: Progress
+) -> Encoded:
     """The encoded scan: from ``--encoded`` if that is of this scan and model, else computed."""
     from simcrop_core.align import Encoded, encode
     from simcrop_core.device import resolve_precision, select_device
@@ -113,7 +122,6 @@ def run_segment(arguments: argparse.Namespace) -> int:
     stem = _label_stem(out)
     with progress_bar(arguments) as progress:
         progress("loading the model", 0, 1)
-        arguments.text_encoder = None
         model = load(arguments)
         progress("reading the scan", 0, 1)
         volume = read_scan(arguments)
@@ -126,10 +134,10 @@ def run_segment(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
         progress("writing", 0, 1)
-        write_labels(out, result.labels_XYZ, result.grid)
+        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(out.with_name(f"{stem}.json")) as hidden:
-            text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
             hidden.write_text(text + "\n", encoding="utf-8")
+            write_labels(out, result.labels_XYZ, result.grid)
     lines = [f"{volume!r}", *note_lines(result.notes)]
     lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
     if result.model["segmentation_trained"] == "untrained":
@@ -162,6 +170,8 @@ def run_batch(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         figures=not arguments.no_figures,
+        reading=tuple(sorted(reading_options(arguments).items())),
+        encoding=arguments.encoding,
     )
     with progress_bar(arguments) as progress:
         tally = align_manifest(
@@ -178,4 +188,11 @@ def run_batch(arguments: argparse.Namespace) -> int:
     ]
     lines += [f"  {study}: {message}" for study, message in tally.failures]
     answer(arguments, tally.to_dict(), lines)
-    return 0 if tally.aligned + tally.skipped > 0 else 2
+    if tally.aligned + tally.skipped == 0:
+        raise SimCroPError(
+            f"None of the {tally.failed} studies could be aligned.",
+            path=arguments.manifest,
+            code="all-failed",
+            remedy=f"{Path(arguments.out) / 'status.csv'} says why.",
+        )
+    return 0

@@ -14,7 +14,12 @@ _PLACEMENTS = ("center", "lungs", "tiled")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line; ``lists`` gives what its help ends with, when asked."""
+
+    lists: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        return super().format_help() + ("" if self.lists is None else self.lists())
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
@@ -117,11 +122,12 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _model_option(parser: argparse.ArgumentParser) -> None:
+def _model_option(parser: argparse.ArgumentParser, *, reads_text: bool = True) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="model folder")
-    parser.add_argument(
-        "--text-encoder", metavar="T", help="minilm, a folder or a hub id, instead of the model's"
-    )
+    if reads_text:
+        parser.add_argument(
+            "--text-encoder", metavar="T", help="where the model's text encoder is now"
+        )
 
 
 def _align_options(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +187,7 @@ def _add_segment(commands: Any) -> None:
     )
     parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
     parser.add_argument("--out", required=True, metavar="LABELS.nii.gz", help="file for the labels")
-    _model_option(parser)
+    _model_option(parser, reads_text=False)
     parser.add_argument(
         "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
     )
@@ -224,9 +230,20 @@ def _add_figure(commands: Any) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="any other field of the figure; simcrop figure --fields lists them",
+        help="any other field of the figure, listed below",
     )
+    assert isinstance(parser, _Parser)
+    parser.lists = _figure_fields
     _volume_options(parser)
+
+
+def _figure_fields() -> str:
+    from simcrop_core.figure import FigureSpec
+
+    lines = ["", "fields of --set (values in JSON or plain text):"]
+    for name, field in FigureSpec.model_fields.items():
+        lines.append(f"  {name}: {field.description} Default: {field.default}.")
+    return "\n".join(lines) + "\n"
 
 
 def _add_inspect(commands: Any) -> None:
@@ -290,9 +307,9 @@ def _add_batch(commands: Any) -> None:
         "align",
         _later("evidence", "run_batch"),
         "align every study of a manifest",
-        description="Align every study of a csv with the columns study, ct, report and, for a "
-        "csv of reports, volume_name. What is done already is skipped; a study that cannot be "
-        "read is recorded in status.csv and skipped.",
+        description="Align every study of a csv with the columns study, ct, report and, if "
+        "needed, volume_name (the row of a csv of reports) and series. What is done already is "
+        "skipped; a study that cannot be read is recorded in status.csv and skipped.",
     )
     parser.add_argument("manifest", metavar="MANIFEST.csv")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder for each study here")
@@ -305,6 +322,8 @@ def _add_batch(commands: Any) -> None:
     parser.add_argument(
         "--no-figures", action="store_true", help="leave out each study's figure.png"
     )
+    parser.add_argument("--encoding", metavar="NAME", help="the reports' code page, if not UTF-8")
+    _volume_options(parser)
     _compute_options(parser)
 
 

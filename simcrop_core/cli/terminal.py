@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simcrop_core.align import Progress
+    from simcrop_core.device import Progress
+    from simcrop_core.model import SimCroP
     from simcrop_core.report import Report
     from simcrop_core.volume import CTVolume, Note
 
@@ -60,20 +61,25 @@ def note_lines(notes: tuple[Note, ...] | list[Note]) -> list[str]:
     return [f"  note: {note.text}" for note in notes]
 
 
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `read_volume` that were given on the command line."""
+    options = {
+        "series": arguments.series,
+        "fill_gaps": arguments.fill_gaps,
+        "spacing_mm": arguments.spacing,
+        "axcodes": arguments.axes,
+        "rescale": arguments.rescale,
+        "allow_missing_geometry": arguments.allow_missing_geometry,
+        "allow_any_modality": arguments.allow_any_modality,
+    }
+    return {name: value for name, value in options.items() if value not in (None, False)}
+
+
 def read_scan(arguments: argparse.Namespace, path: str | None = None) -> CTVolume:
     """Read the scan named on the command line with the options given there."""
     from simcrop_core.io import read_volume
 
-    return read_volume(
-        Path(arguments.ct if path is None else path),
-        series=arguments.series,
-        fill_gaps=arguments.fill_gaps,
-        spacing_mm=arguments.spacing,
-        axcodes=arguments.axes,
-        rescale=arguments.rescale,
-        allow_missing_geometry=arguments.allow_missing_geometry,
-        allow_any_modality=arguments.allow_any_modality,
-    )
+    return read_volume(Path(arguments.ct if path is None else path), **reading_options(arguments))
 
 
 def read_words(arguments: argparse.Namespace) -> Report | None:
@@ -94,8 +100,8 @@ def read_words(arguments: argparse.Namespace) -> Report | None:
     )
 
 
-def load(arguments: argparse.Namespace) -> Any:
+def load(arguments: argparse.Namespace) -> SimCroP:
     """Load the model named on the command line."""
     from simcrop_core.model import load_model
 
-    return load_model(arguments.model, text_encoder=arguments.text_encoder)
+    return load_model(arguments.model, text_encoder=getattr(arguments, "text_encoder", None))

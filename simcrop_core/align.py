@@ -7,7 +7,8 @@ the sentence's evidence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from simcrop_core.alignment_result import QUERY, AlignedSentence, AlignmentResult
 from simcrop_core.device import (
@@ -165,7 +167,7 @@ def align(
     notes = [
         *(() if report is None else report.notes),
         *model.text.notes,
-        *_truncation_notes(vectors.truncated, asked),
+        *vectors.notes(),
     ]
     if k < top_k:
         notes.append(
@@ -269,19 +271,8 @@ def _sentences(report: Report | None, queries: Sequence[str]) -> list[AlignedSen
     return asked
 
 
-def _truncation_notes(truncated: Sequence[int], asked: Sequence[AlignedSentence]) -> list[Note]:
-    return [
-        Note(
-            "sentence-truncated",
-            f"Sentence {index} is longer than the text encoder reads; its end was left out.",
-        )
-        for index in truncated
-        if index < len(asked)
-    ]
-
-
 def _encode_windows(
-    vision: Any, prepared: Prepared, device: torch.device, say: Progress
+    vision: nn.Module, prepared: Prepared, device: torch.device, say: Progress
 ) -> NDArray[np.float32]:
     """Features of all patches, ``(N, D)`` float32, stitched from the windows."""
     patch, window_shape = prepared.spec.patch_shape, prepared.spec.grid_shape
@@ -294,23 +285,43 @@ def _encode_windows(
     inside = prepared.inside_N.reshape(prepared.patches.shape)
     total = len(prepared.window_starts)
     for number, start in enumerate(prepared.window_starts):
-        say("encoding", number, total)
         block = tuple(
             slice(s // p, s // p + n) for s, p, n in zip(start, patch, window_shape, strict=True)
         )
         # A window that holds padding only need not be looked at, unless there is no other.
         if not inside[block].any() and (features is not None or number < total - 1):
             continue
-        tokens = vision(prepared.window(number)[None].to(device)).patches_BND[0]
+        with _telling(vision, say, number, total):
+            tokens = vision(prepared.window(number)[None].to(device)).patches_BND[0]
         values = tokens.float().cpu().numpy().reshape(*window_shape, -1)
         if features is None:
             features = np.zeros((*prepared.patches.shape, values.shape[-1]), dtype=np.float32)
         better = depth > depth_best[block]
         features[block][better] = values[better]
         depth_best[block] = np.maximum(depth, depth_best[block])
-    say("encoding", total, total)
+    say("encoding", 100 * total, 100 * total)
     assert features is not None
     return features.reshape(len(prepared.patches), -1)
+
+
+@contextmanager
+def _telling(vision: nn.Module, say: Progress, number: int, total: int) -> Iterator[None]:
+    """Tell of each block of the encoder in one of the windows, in per cent of a window."""
+    blocks = list(getattr(vision, "blocks", ()))
+    say("encoding", 100 * number, 100 * total)
+
+    def done(block: int) -> None:
+        say("encoding", round(100 * (number + (block + 1) / len(blocks))), 100 * total)
+
+    hooks = [
+        block.register_forward_hook(lambda *_, index=index: done(index))
+        for index, block in enumerate(blocks)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _contrast(

@@ -55,23 +55,6 @@ def resample_linear(
     return _resample_aligned(values_XYZ, matrix, axes, target.shape, fill, window)
 
 
-def resample_nearest(values_XYZ: Array, source: Grid, target: Grid, *, fill: float = 0) -> Array:
-    """The nearest source voxel's value on ``target`` (for labels); ``fill`` beyond the source."""
-    matrix = np.linalg.inv(source.affine) @ target.affine
-    out = np.full(target.shape, fill, dtype=values_XYZ.dtype)
-    x, y = (np.arange(n, dtype=np.float64) for n in target.shape[:2])
-    for k in range(target.shape[2]):
-        coordinates = _plane_coordinates(matrix, x, y, float(k))
-        inside = _inside(coordinates, values_XYZ.shape)
-        nearest = [
-            np.clip(np.floor(c + 0.5), 0, n - 1).astype(np.intp)
-            for c, n in zip(coordinates, values_XYZ.shape, strict=True)
-        ]
-        plane = values_XYZ[nearest[0], nearest[1], nearest[2]]
-        out[:, :, k] = np.where(inside, plane, out[:, :, k])
-    return out
-
-
 def _aligned_axes(matrix: FloatArray, target_shape: tuple[int, int, int]) -> list[int] | None:
     """For each target axis the one source axis it runs along, or None if any runs across."""
     linear = matrix[:3, :3]

@@ -99,9 +99,9 @@ def _member(path: Path) -> tuple[zipfile.ZipInfo, list[Note]]:
             remedy=f"Save the scan under the name {KEY!r}",
             path=path,
         )
-    name = volumes[0].filename.removesuffix(".npy")
+    # The array's own name is not quoted: notes go into results, and it may be anybody's.
     return volumes[0], [
-        Note("npz-key", f"The file has no array {KEY!r}; its only volume is {name!r}")
+        Note("npz-key", f"The file has no array {KEY!r}; its only volume of another name was read")
     ]
 
 

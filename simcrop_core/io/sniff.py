@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from simcrop_core.io.dicom_header import looks_like_dicom
 from simcrop_core.io.guard import reading, regular_size
 from simcrop_core.io.nifti_header import layout_of
 from simcrop_core.io.payload import Compression, Payload
@@ -93,21 +94,10 @@ def _format_of(start: bytes) -> Format | None:
         return "NRRD"
     if start[:4] == b"PK\x03\x04":
         return "NPZ"
-    if start[128:132] == b"DICM" or _is_bare_dicom(start):
+    if looks_like_dicom(start):
         return "DICOM"
     if layout_of(start) is not None:
         return "NIfTI"
     if re.search(rb"(?m)^[ \t]*(ObjectType|NDims)[ \t]*=", start):
         return "MetaImage"
     return None
-
-
-def _is_bare_dicom(start: bytes) -> bool:
-    """A data set without preamble: it begins with group 2 or 8 and a length that fits."""
-    group, element = start[:2], start[2:4]
-    if group not in (b"\x02\x00", b"\x08\x00") or element not in (
-        *(b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00", b"\x12\x00", b"\x16\x00"),
-    ):
-        return False
-    explicit = start[4:6].isalpha() and start[4:6].isupper()
-    return explicit or int.from_bytes(start[4:8], "little") < 512

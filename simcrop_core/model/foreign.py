@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.model.import_child import PREFIXES
+from simcrop_core.model.import_child import without_prefixes
 from simcrop_core.model.weights_file import read_header
 
 _RESAVE = (
@@ -94,10 +94,7 @@ def _read_safetensors(path: Path) -> ForeignWeights:
             remedy="Get the file again from its source.",
             path=path,
         ) from e
-    names = list(tensors)
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in names):
-            tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+    tensors = without_prefixes(tensors)
     return ForeignWeights(
         {name: t.float() for name, t in tensors.items() if t.is_floating_point()},
         tuple(name for name, t in tensors.items() if not t.is_floating_point()),

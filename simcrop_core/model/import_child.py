@@ -148,15 +148,17 @@ def _state_dict(loaded: Any) -> tuple[dict[str, Any], str]:
                 break
     if not isinstance(loaded, dict):
         raise RefusedError("no-weights", "It holds no dictionary of weights")
-    state = {str(name): value for name, value in loaded.items()}
-    stripped = True
-    while stripped and state:
-        stripped = False
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in state):
-                state = {name[len(prefix) :]: value for name, value in state.items()}
-                stripped = True
-    return state, wrapper
+    return without_prefixes({str(name): value for name, value in loaded.items()}), wrapper
+
+
+def without_prefixes(state: dict[str, Any]) -> dict[str, Any]:
+    """Names without what DDP and torch.compile put before all of them, in any nesting."""
+    while state:
+        common = [p for p in PREFIXES if all(name.startswith(p) for name in state)]
+        if not common:
+            break
+        state = {name[len(common[0]) :]: value for name, value in state.items()}
+    return state
 
 
 def convert(source: Path, folder: Path) -> dict[str, Any]:

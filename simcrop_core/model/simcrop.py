@@ -180,9 +180,6 @@ class SimCroP(nn.Module):
 
 def without_weights(config: ModelConfig, *, text_location: str | None = None) -> SimCroP:
     """A model on the meta device: names and shapes, no memory; to be given its weights."""
-    if config.segmentation is not None:
-        # MONAI makes tensors while it is imported, which must not land on the meta device.
-        pass
     with torch.device("meta"):
         return SimCroP(config, text_location=text_location)
 

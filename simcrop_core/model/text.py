@@ -55,16 +55,16 @@ class EncodedSentences:
 
     def notes(self) -> tuple[Note, ...]:
         """A note where sentences were cut."""
-        if not self.truncated:
-            return ()
-        which = ", ".join(str(index + 1) for index in self.truncated)
-        return (
-            Note(
-                "sentence-truncated",
-                f"Longer than the text encoder's window, so that their end was not read: "
-                f"sentences {which}.",
-            ),
-        )
+        return (_cut_note(self.truncated),) if self.truncated else ()
+
+
+def _cut_note(truncated: Sequence[int]) -> Note:
+    which = ", ".join(str(index) for index in truncated)
+    return Note(
+        "sentence-truncated",
+        f"Longer than the text encoder reads, so that their end was left out: sentences {which} "
+        "(counted from 0).",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +223,44 @@ class TextEncoder(nn.Module):
             vectors_SD[rows] = self._pool(tokens_BTD, attend_BT)
         return EncodedSentences(vectors_SD, tokens.truncated)
 
+    def tokenize_report(self, sentences: Sequence[str]) -> tuple[TokenBatch, tuple[Note, ...]]:
+        """A report as one row of tokens; one longer than the window loses whole sentences, last
+        ones first, with a note.
+
+        Raises
+        ------
+        SimCroPError
+            There is no sentence: an empty report says nothing and must not be encoded.
+        """
+        if not any(sentence.strip() for sentence in sentences):
+            raise SimCroPError(
+                "The report has no sentence to encode",
+                code="no-sentences",
+                remedy="Leave reports without text out.",
+            )
+        alone = self.tokenizer.encode_batch(list(sentences))
+        lengths = torch.tensor([len(e.ids) - sum(e.special_tokens_mask) for e in alone])
+        special = sum(alone[0].special_tokens_mask)
+        kept = max(1, int((lengths.cumsum(0) + special <= self.window).sum()))
+        tokens = self.tokenize([" ".join(sentences[:kept])])
+        notes = []
+        if kept < len(sentences):
+            notes.append(
+                Note(
+                    "report-shortened",
+                    f"The report is longer than the text encoder reads; its last "
+                    f"{len(sentences) - kept} of {len(sentences)} sentences were left out.",
+                )
+            )
+        if tokens.truncated:
+            notes.append(_cut_note((0,)))
+        return tokens, tuple(notes)
+
     @torch.no_grad()
-    def encode_report(self, text: str) -> Tensor:
-        """Token vectors of one text, ``(T, D)``; what does not fit the window is not read."""
-        tokens = self.tokenize([text])
-        return self(tokens.ids_BT, tokens.attend_BT)[0]
+    def encode_report(self, sentences: Sequence[str]) -> tuple[Tensor, tuple[Note, ...]]:
+        """Token vectors of a report, ``(T, D)``, and the notes of :meth:`tokenize_report`."""
+        tokens, notes = self.tokenize_report(sentences)
+        return self(tokens.ids_BT, tokens.attend_BT)[0], notes
 
     def _pool(self, tokens_BTD: Tensor, attend_BT: Tensor) -> Tensor:
         if self.config.sentence_vector == "cls":

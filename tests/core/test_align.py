@@ -16,7 +16,7 @@ from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.prepare import prepare
 from simcrop_core.report import Report
-from simcrop_core.volume import CTVolume
+from simcrop_core.volume import CTVolume, Note
 
 SPEC = InputSpec(shape=(32, 32, 16), patch_shape=(8, 8, 4), spacing_mm=(3.0, 3.0, 6.0))
 
@@ -52,7 +52,7 @@ class MeanModel(torch.nn.Module):
             sentences_SD=torch.tensor(
                 [words.get(s.split()[0], [(len(s) % 7 - 3) / 100, 0, 0.5]) for s in sentences]
             ).float(),
-            truncated=tuple(i for i, s in enumerate(sentences) if len(s) > 200),
+            notes=lambda: tuple(Note("sentence-truncated", s) for s in sentences if len(s) > 200),
         )
 
     def similarity(self, patches_ND, sentences_SD):
@@ -303,5 +303,25 @@ def test_progress_is_told_and_ends_complete() -> None:
         progress=lambda *step: told.append(step),
     )
     encoding = [(done, total) for what, done, total in told if what == "encoding"]
+    assert encoding == sorted(encoding)
     assert encoding[0][0] == 0
     assert encoding[-1][0] == encoding[-1][1] > 1
+
+
+def test_the_blocks_of_a_real_encoder_are_told_and_its_mode_is_kept() -> None:
+    from simcrop_core.model import VisionConfig, create_model
+
+    model = create_model(
+        "starter", input_spec=SPEC, vision=VisionConfig(depth=3, width=48, heads=4)
+    )
+    volume = ball_volume([0, 0, 300])
+    model.train()
+    told: list[tuple[int, int]] = []
+    encode(model, volume, progress=lambda what, d, t: told.append((d, t)) if d else None)
+    assert told == [(33, 100), (67, 100), (100, 100), (100, 100)]
+    assert model.training
+    assert not model.vision.blocks[0]._forward_hooks
+    with torch.no_grad():
+        model.vision.blocks[1].norm1.weight[0] = float("nan")
+    with pytest.raises(SimCroPError, match="not numbers"):
+        encode(model, volume)

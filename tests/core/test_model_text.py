@@ -141,7 +141,7 @@ def test_a_sentence_beyond_the_window_is_cut_and_named(minilm: TextEncoder) -> N
     long = "lung " * 900
     result = minilm.encode_sentences(["Normal.", long, "Clear."])
     assert result.truncated == (1,)
-    assert "sentences 2" in result.notes()[0].text
+    assert "sentences 1" in result.notes()[0].text
     exact = minilm.encode_sentences(["lung " * 510])
     assert exact.truncated == ()
     assert exact.notes() == ()
@@ -157,7 +157,8 @@ def test_the_configured_window_cuts_earlier() -> None:
 
 def test_token_features_of_a_report(minilm: TextEncoder) -> None:
     text = " ".join(SENTENCES)
-    tokens_TD = minilm.encode_report(text)
+    tokens_TD, notes = minilm.encode_report(SENTENCES)
+    assert notes == ()
     batch = minilm.tokenize([text, "Normal."])
     assert tokens_TD.shape == (int(batch.attend_BT[0].sum()), 384)
     with_padding = minilm(batch.ids_BT, batch.attend_BT)
@@ -168,6 +169,36 @@ def test_token_features_of_a_report(minilm: TextEncoder) -> None:
     assert set(batch.ids_BT[~batch.attend_BT].tolist()) == {minilm.pad_id}
     assert minilm.tokenizer.id_to_token(minilm.mask_id) == "[MASK]"
     assert minilm.tokenize([text], max_tokens=10).ids_BT.shape == (1, 10)
+
+
+@pytest.mark.parametrize("count", [1, 60, 85, 86, 200])
+def test_a_report_beyond_the_window_loses_whole_sentences_last(
+    minilm: TextEncoder, count: int
+) -> None:
+    sentences = [f"Nodule number {n} is stable." for n in range(10, 10 + count)]
+    tokens, notes = minilm.tokenize_report(sentences)
+    read = minilm.tokenizer.decode(tokens.ids_BT[0].tolist())
+    kept = read.count("nodule")
+    # Whole sentences from the beginning, and as many as fit: one more would not have.
+    assert read.replace(" .", ".") == " ".join(s.lower() for s in sentences[:kept])
+    whole = minilm.tokenizer.encode(" ".join(sentences[: kept + 1]))
+    assert kept == count or len(whole.ids) > minilm.window
+    assert [n.code for n in notes] == (["report-shortened"] if kept < count else [])
+    if notes:
+        assert f"{count - kept} of {count}" in notes[0].text
+    assert tokens.truncated == ()
+
+
+def test_a_first_sentence_beyond_the_window_is_cut_with_a_note(minilm: TextEncoder) -> None:
+    tokens, notes = minilm.tokenize_report(["lung " * 900, "Clear."])
+    assert tokens.ids_BT.shape == (1, minilm.window)
+    assert [n.code for n in notes] == ["report-shortened", "sentence-truncated"]
+
+
+@pytest.mark.parametrize("sentences", [[], ["  "]])
+def test_an_empty_report_is_never_encoded(minilm: TextEncoder, sentences: list[str]) -> None:
+    with pytest.raises(SimCroPError, match="no sentence"):
+        minilm.encode_report(sentences)
 
 
 # -- frozen -------------------------------------------------------------------------------------

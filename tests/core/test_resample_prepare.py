@@ -14,7 +14,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.prepare import lung_center, prepare, resampled_grid
-from simcrop_core.resample import resample_linear, resample_nearest
+from simcrop_core.resample import resample_linear
 from simcrop_core.sample import sample_volume
 from simcrop_core.volume import CTVolume
 
@@ -153,21 +153,6 @@ def test_padding_edge_repeats_the_outermost_voxels_and_air_does_not() -> None:
     edge = prepare(volume, SMALL.model_copy(update={"padding": "edge"})).input_1HWD
     assert air[0, 0, 0, 0] == -1
     assert edge[0, 0, 0, 0] == pytest.approx(0.5, abs=0.01)
-
-
-def test_nearest_equals_rounding_in_world_coordinates() -> None:
-    source = Grid((20, 18, 16), oblique(25))
-    labels = np.random.default_rng(5).integers(0, 9, source.shape).astype(np.uint8)
-    target = Grid((15, 15, 15), axis_aligned_affine("RAS", (3, 3, 3), source.center_mm, (15,) * 3))
-    values = resample_nearest(labels, source, target, fill=255)
-    rng = np.random.default_rng(6)
-    for voxel in rng.integers(0, 15, (300, 3)):
-        at = source.to_voxel(target.to_world(voxel))
-        if (np.abs(at - np.floor(at) - 0.5) < 1e-3).any():
-            continue  # a tie
-        near = np.rint(at).astype(int)
-        covered = ((near >= 0) & (near < source.shape)).all()
-        assert values[tuple(voxel)] == (labels[tuple(near)] if covered else 255)
 
 
 # -- placement ----------------------------------------------------------------------------------

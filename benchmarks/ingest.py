@@ -25,7 +25,11 @@ SPACING_MM = (0.74, 0.74, 1.12)
 
 
 def make_scan() -> np.ndarray:
-    """HU of the sample study at a clinical scan's resolution, with a CT's noise; (X, Y, Z)."""
+    """HU of the sample study at a clinical scan's resolution, (X, Y, Z).
+
+    With a CT's noise and a constant outside the round field of view, it compresses to about 0.45
+    of its size, as real chest CTs do: unpacking is a large part of reading.
+    """
     from scipy.ndimage import zoom
 
     from simcrop_core.sample import sample_volume
@@ -34,6 +38,8 @@ def make_scan() -> np.ndarray:
     factors = [n / m for n, m in zip(SHAPE, small.shape, strict=True)]
     hu = zoom(small, factors, order=1)[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
     hu += np.random.default_rng(0).normal(0, 12, hu.shape).astype(np.float32)
+    x, y = (np.arange(n) - (n - 1) / 2 for n in SHAPE[:2])
+    hu[x[:, None] ** 2 + y[None, :] ** 2 > (SHAPE[0] / 2) ** 2] = -1024
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
@@ -159,7 +165,11 @@ def main() -> None:
             medians["monai_over_simcrop"] = medians["monai"] / medians["simcrop"]
             medians["simpleitk_over_simcrop"] = medians["simpleitk"] / medians["simcrop"]
             results[kind] = {name: round(value, 3) for name, value in medians.items()}
-    print(f"512 x 512 x 300 to 224 x 224 x 112, {os.cpu_count()} cores, seconds (median)")
+        packed = files["nii.gz"].stat().st_size / (np.prod(SHAPE) * 2)
+    print(
+        f"512 x 512 x 300 to 224 x 224 x 112, {os.cpu_count()} cores, seconds (median); "
+        f"the .nii.gz is {packed:.2f} of its unpacked size"
+    )
     for kind, figures in results.items():
         print(
             f"{kind:13s} simcrop {figures['simcrop']:.2f}  monai {figures['monai']:.2f} "

@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt setup.sh
 
 demo: $(READY)
 	@echo "1/3 the sample study"
-	@$(BIN)/simcrop sample --out demo/study
+	@$(BIN)/simcrop sample --out demo/study --overwrite
 	@echo "2/3 a fresh model: its weights are untrained"
 	@$(BIN)/simcrop models create starter --out demo/model --overwrite >/dev/null
 	@echo "3/3 every sentence of the report against the scan"

@@ -135,7 +135,7 @@ def align(
     """
     asked = check_request(model, report, queries, top_k)
     texts = [] if report is None else [sentence.statement for sentence in report.sentences]
-    texts += [" ".join(query.split()) for query in queries]
+    texts += [" ".join(s.text.split()) for s in asked if s.section == QUERY]
     say = progress or silent
     say("reading the sentences", 0, 1)
     vectors = model.to(select_device(device)).encode_text(texts)
@@ -176,12 +176,22 @@ def align(
                 f"Only {k} patches touch the scan, fewer than the {top_k} asked for.",
             )
         )
+    if k == len(inside):
+        notes.append(
+            Note(
+                "all-patches-at-the-top",
+                f"All {k} patches in the scan are among the top, so the scores say nothing; ask "
+                "for fewer patches per sentence.",
+            )
+        )
     count = len(asked)
     contrast = _contrast(similarity_AN, inside, k)
     scores, percentiles = against_null(contrast[:count], contrast[count:])
     return AlignmentResult(
         sentences=tuple(
-            AlignedSentence(s.text, s.section, s.span, float(score), float(percentile))
+            AlignedSentence(
+                s.text, s.section, s.span, round(float(score), 6), round(float(percentile), 4)
+            )
             for s, score, percentile in zip(asked, scores, percentiles, strict=True)
         ),
         similarity_SN=np.ascontiguousarray(similarity_AN[:count], dtype=np.float32),
@@ -247,8 +257,19 @@ def against_null(
 def _sentences(report: Report | None, queries: Sequence[str]) -> list[AlignedSentence]:
     found = [] if report is None else list(report.sentences)
     asked = [AlignedSentence(s.text, s.section, s.span, 0.0, 0.0) for s in found]
-    for query in queries:
-        if not query.strip():
+    if isinstance(queries, str):
+        raise TypeError("queries is a sequence of sentences, not one string.")
+    for given in queries:
+        try:
+            given.encode()
+        except UnicodeEncodeError as e:
+            raise SimCroPError(
+                "A free-text query holds bytes that are no text.",
+                code="bad-query",
+                remedy="Write it in the terminal's own encoding, best UTF-8.",
+            ) from e
+        query = "".join(c if c.isprintable() else " " for c in given).strip()
+        if not query:
             raise SimCroPError(
                 "A free-text query is empty.",
                 code="empty-query",
@@ -260,7 +281,7 @@ def _sentences(report: Report | None, queries: Sequence[str]) -> list[AlignedSen
                 code="long-query",
                 remedy=f"Use one sentence of at most {MAX_QUERY_CHARACTERS} characters.",
             )
-        asked.append(AlignedSentence(query.strip(), QUERY, None, 0.0, 0.0))
+        asked.append(AlignedSentence(query, QUERY, None, 0.0, 0.0))
     if not asked:
         raise SimCroPError(
             "There is no sentence to align.",

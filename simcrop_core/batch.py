@@ -109,8 +109,8 @@ def read_manifest(path: Path) -> list[Study]:
     studies: list[Study] = []
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise _bad_manifest(path, f"Row {number} has not as many cells as the header")
+        if None in row or None in row.values() or any("\0" in cell for cell in row.values()):
+            raise _bad_manifest(path, f"Row {number} is damaged or not as long as the header")
         name = row["study"].strip()
         safe = name and all(c.isalnum() or c in "-_. " for c in name)
         if not safe or name.startswith(".") or name.casefold() == STATUS_NAME:
@@ -215,6 +215,9 @@ def align_manifest(
         try:
             _run(waiting, out.absolute(), request, keys, workers, scheduler, record)
         finally:
+            for study in waiting:  # finished, but the batch was stopped before it was told
+                if study.name not in records and _done(out / study.name, keys[study.name]):
+                    records[study.name] = {"study": study.name, "status": "aligned"}
             _write_status(out, studies, records)
     return tally
 

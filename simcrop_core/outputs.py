@@ -7,7 +7,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,15 +56,11 @@ def whole_folder(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     folder = Path(folder)
     with _refusals(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not folder.is_dir():
-            raise SimCroPError(
-                "This is a file, and a folder is to be written.",
-                path=folder,
-                code="not-a-folder",
-                remedy="Name another folder.",
-            )
-        place = folder.resolve()  # "." and links: the hidden folder stands beside the real one
-        hidden = place.with_name(f".{secrets.token_hex(6)}-{place.name[-200:]}")
+        refuse_file(folder)
+        place = folder.resolve()
+        name = f".{secrets.token_hex(6)}-{place.name[-200:]}"
+        # Inside a folder that is there: it may be a mount, or its parent not ours to write.
+        hidden = place / name if place.exists() else place.with_name(name)
         hidden.mkdir()
         try:
             yield hidden
@@ -75,6 +71,37 @@ def whole_folder(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
             _sync(place.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+            shutil.rmtree(place.with_name(name), ignore_errors=True)
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse to write a folder where a file is, before anything is computed."""
+    if folder.exists() and not folder.is_dir():
+        raise SimCroPError(
+            "This is a file, and a folder is to be written.",
+            path=folder,
+            code="not-a-folder",
+            remedy="Name another folder.",
+        )
+
+
+def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse to write over what is there already, unless told to; never over a folder."""
+    for path in paths:
+        if path.is_dir():
+            raise SimCroPError(
+                "This is a folder, and a file is to be written.",
+                path=path,
+                code="not-a-file",
+                remedy="Name another file.",
+            )
+        if path.exists() and not overwrite:
+            raise SimCroPError(
+                "There is a file here already.",
+                path=path,
+                code="exists",
+                remedy="Name another, or allow it with --overwrite.",
+            )
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -99,11 +126,11 @@ def _put_in_place(hidden: Path, folder: Path, owned: set[str]) -> None:
         os.rename(hidden, folder)
         return
     written = {entry.name for entry in hidden.iterdir()}
-    present = {entry.name for entry in folder.iterdir()}
+    present = {entry.name for entry in folder.iterdir()} - {hidden.name}
     # A swap would leave whoever stands in the folder in the old, deleted one.
     here = Path.cwd()
     stood_in = folder == here or folder in here.parents
-    if present <= written | owned and not stood_in and exchange(hidden, folder):
+    if present and present <= written | owned and not stood_in and _swapped(hidden, folder):
         return
     # Other entries are to stay: ours change places one by one, and all go back if one fails.
     aside = hidden / f".{secrets.token_hex(6)}"
@@ -119,6 +146,23 @@ def _put_in_place(hidden: Path, folder: Path, owned: set[str]) -> None:
         for source, target in reversed(done):
             os.rename(target, source)
         raise
+
+
+def _swapped(hidden: Path, folder: Path) -> bool:
+    """Move the hidden folder out beside ``folder`` and swap the two, where that can be done."""
+    beside = folder.with_name(hidden.name)
+    try:
+        os.rename(hidden, beside)
+    except OSError:
+        return False  # a mount, or a parent that is not ours to write
+    try:
+        if exchange(beside, folder):
+            return True
+    except BaseException:
+        os.rename(beside, hidden)
+        raise
+    os.rename(beside, hidden)
+    return False
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ Nothing heavy is imported here: what a command needs, it imports when it runs.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,14 +25,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done; 2 refused, with one line on stderr; 130 stopped by Ctrl-C; 1 a defect in SimCroP.
     """
+    # A stream that the caller closed is None.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     _stop_on_terminate()
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            raise SimCroPError(
+                f"The answer could not be printed ({e.strerror}).",
+                code="cannot-print",
+                remedy="What was to be written is written.",
+            ) from e
         return code
     except SimCroPError as e:
         if arguments.debug:
@@ -60,6 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Please report it with what --debug prints."
         )
         return FAILED
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Arguments with negative numbers tied to their option, which argparse takes for options."""
+    words: list[str] = []
+    for word in argv:
+        if (
+            words
+            and re.fullmatch(r"-[\d.][\d.,eE+-]*", word)
+            and re.fullmatch(r"--\w[\w-]*", words[-1])
+        ):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,11 @@ _TEXT_WIDTH = 60
 
 def run_align(arguments: argparse.Namespace) -> int:
     from simcrop_core.align import align, check_request
+    from simcrop_core.outputs import refuse_file
     from simcrop_core.result_folder import write_result
 
+    out = Path(arguments.out)
+    refuse_file(out)
     report = read_words(arguments)
     if report is None and not arguments.query:
         raise SimCroPError(
@@ -54,7 +58,6 @@ def run_align(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
         progress("drawing and writing", 0, 1)
-        out = Path(arguments.out)
         write_result(out, volume, result)
     lines = [f"{volume!r}", *note_lines(result.volume.notes), "", _HEADER]
     for index, sentence in enumerate(result.sentences):
@@ -115,11 +118,19 @@ def _encoded(
 
 def run_segment(arguments: argparse.Namespace) -> int:
     from simcrop_core.io import write_labels
-    from simcrop_core.outputs import whole_file
+    from simcrop_core.outputs import refuse_existing, whole_file
     from simcrop_core.segment import segment
 
     out = Path(arguments.out)
-    stem = _label_stem(out)
+    card = out.with_name(f"{_label_stem(out)}.json")
+    if out.exists() and os.path.samefile(out, arguments.ct):
+        raise SimCroPError(
+            "The labels would take the place of the scan.",
+            path=out,
+            code="same-file",
+            remedy="Name another file with --out.",
+        )
+    refuse_existing((out, card), overwrite=arguments.overwrite)
     with progress_bar(arguments) as progress:
         progress("loading the model", 0, 1)
         model = load(arguments)
@@ -135,14 +146,14 @@ def run_segment(arguments: argparse.Namespace) -> int:
         )
         progress("writing", 0, 1)
         text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        with whole_file(out.with_name(f"{stem}.json")) as hidden:
+        with whole_file(card) as hidden:
             hidden.write_text(text + "\n", encoding="utf-8")
             write_labels(out, result.labels_XYZ, result.grid)
     lines = [f"{volume!r}", *note_lines(result.notes)]
     lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
     if result.model["segmentation_trained"] == "untrained":
         lines.append("The segmentation head is untrained: these labels mean nothing yet.")
-    lines.append(f"Written to {out} and {out.with_name(f'{stem}.json')}")
+    lines.append(f"Written to {out} and {card}")
     answer(arguments, result.to_dict(), lines)
     return 0
 

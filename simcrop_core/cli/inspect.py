@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from simcrop_core.cli.terminal import answer, note_lines, progress_bar, read_scan
+from simcrop_core.errors import SimCroPError
 
 _REPORT_SUFFIXES = (".txt", ".json", ".csv")
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     path = Path(arguments.path)
-    if (path / "config.json").is_file():
+    if _is_file(path / "config.json"):
         from simcrop_core.cli.models import run_info
 
         arguments.folder = arguments.path
         return run_info(arguments)
-    if (path / "alignment.json").is_file():
+    if _is_file(path / "alignment.json"):
         return _alignment(arguments, path)
+    if not arguments.path:
+        raise SimCroPError(
+            "The path is empty.", code="not-found", remedy="Name a file or a folder."
+        )
     if path.suffix.lower() in _REPORT_SUFFIXES or _is_structured_report(path):
         return _report(arguments, path)
     if path.suffix.lower() == ".npz" and _is_encoded(path):
@@ -140,6 +145,14 @@ def _encoded(arguments: argparse.Namespace, path: Path) -> int:
     return 0
 
 
+def _is_file(path: Path) -> bool:
+    """Whether this is a regular file; what cannot even be asked is left to the reader to say."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _is_encoded(path: Path) -> bool:
     """Whether an npz is one of ours: it holds a card beside its arrays."""
     import zipfile
@@ -153,6 +166,8 @@ def _is_encoded(path: Path) -> bool:
 
 def _is_structured_report(path: Path) -> bool:
     """Whether a file is a DICOM structured report (its class UID says so)."""
+    if not _is_file(path):  # a pipe would never answer
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(4096)

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from simcrop_core import __version__
+from simcrop_core.errors import sentence
 
 _PLANES = ("axial", "coronal", "sagittal")
 _PLACEMENTS = ("center", "lungs", "tiled")
@@ -22,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help() + ("" if self.lists is None else self.lists())
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(2, f"{self.prog}: {sentence(message)} See {self.prog} --help.\n")
 
 
 def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
@@ -191,6 +192,7 @@ def _add_segment(commands: Any) -> None:
     parser.add_argument(
         "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier labels")
     _volume_options(parser)
     _compute_options(parser)
 
@@ -336,6 +338,7 @@ def _add_sample(commands: Any) -> None:
         description="Write a small artificial chest CT and its report, to try the software on.",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the study")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier study")
 
 
 def _add_doctor(commands: Any) -> None:

@@ -10,10 +10,11 @@ from simcrop_core.cli.terminal import answer
 
 def run_sample(arguments: argparse.Namespace) -> int:
     from simcrop_core.io import write_volume
-    from simcrop_core.outputs import whole_folder
+    from simcrop_core.outputs import refuse_existing, whole_folder
     from simcrop_core.sample import sample_report, sample_volume
 
     out = Path(arguments.out)
+    refuse_existing((out / "ct.nii.gz", out / "report.txt"), overwrite=arguments.overwrite)
     with whole_folder(out) as hidden:
         write_volume(hidden / "ct.nii.gz", sample_volume())
         (hidden / "report.txt").write_text(sample_report(), encoding="utf-8")

@@ -52,7 +52,8 @@ def progress_bar(arguments: argparse.Namespace) -> Iterator[Progress]:
 def answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: list[str]) -> None:
     """Print ``facts`` as JSON if asked, else ``lines``."""
     if arguments.json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        # ASCII, so that no terminal's encoding can spoil it.
+        print(json.dumps(facts, indent=1, allow_nan=False))
     else:
         print("\n".join(lines))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class SeriesInfo:
     modality
         ``"CT"``, ``"MR"`` ...; "" if it is none that is known.
     kernel
-        The convolution kernel, such as ``"B70f"``.
+        The convolution kernel, such as ``"B70f"``; empty where it is not of a known form, since
+        the tag takes any text.
     is_localizer
         A scout image, never chosen by itself.
     is_chosen
@@ -70,6 +72,17 @@ class SeriesInfo:
         apart = f", {self.spacing_mm[2]:.3g} mm apart" if self.spacing_mm[2] else ""
         kind = "localizer" if self.is_localizer else self.modality or "unknown modality"
         return f"{self.id} ({self.plane} {kind}, {self.n_slices} slices{apart})"
+
+
+# Siemens and Philips codes, Canon's FC numbers, and GE's words.
+_KERNEL = re.compile(
+    r"[A-Z][a-z]?\d{2}[a-z]?|FC\d{2}|[A-Z]{1,2}|STANDARD|SOFT|LUNG|CHEST|DETAIL|"
+    r"BONE|BONEPLUS|EDGE|ULTRA"
+)
+
+
+def _known_kernel(text: str) -> str:
+    return text if _KERNEL.fullmatch(text) else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +122,7 @@ class Stack:
             spacing_mm=(spacing[1], spacing[0], apart),
             slice_thickness_mm=first.thickness_mm,
             modality=first.modality,
-            kernel=first.kernel,
+            kernel=_known_kernel(first.kernel),
             is_localizer=first.localizer,
             is_chosen=is_chosen,
         )

@@ -86,6 +86,8 @@ def _write(model: SimCroP, folder: Path) -> None:
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     text = json.dumps(stored.to_dict(), indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    # safetensors writes for its owner alone; others may read a model as the umask says.
+    shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         _flush(folder / name)
     _flush(folder)

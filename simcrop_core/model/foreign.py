@@ -58,6 +58,8 @@ def read_foreign_weights(path: Path) -> ForeignWeights:
         a file of its size should.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise OSError
         with path.open("rb") as file:
             start = file.read(16)
             size = os.fstat(file.fileno()).st_size

@@ -99,6 +99,8 @@ def read_stored_model(folder: Path) -> StoredModel:
     """
     path = folder / CONFIG_NAME
     try:
+        if path.exists() and not path.is_file():  # a pipe would never answer
+            raise OSError
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise _not_a_model(path)
         data = json.loads(path.read_text(encoding="utf-8"))

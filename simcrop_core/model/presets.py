@@ -99,6 +99,8 @@ def create_model(
             code="no-such-preset",
             remedy=f"Choose one of {', '.join(PRESETS)}.",
         )
+    if isinstance(segmentation_labels, str):
+        raise TypeError("segmentation_labels is a sequence of names, not one string.")
     parts = dict(PRESETS[preset])
     encoder = None
     if "text" not in overrides:

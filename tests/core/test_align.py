@@ -288,6 +288,19 @@ def test_bad_requests_are_refused(arguments, word) -> None:
         align(MeanModel(), ball_volume([0, 0, 300]), **arguments)
 
 
+def test_one_string_is_not_taken_apart_into_letters() -> None:
+    with pytest.raises(TypeError, match="sequence"):
+        align(MeanModel(), ball_volume([0, 0, 300]), queries="bright")
+    result = align(MeanModel(), ball_volume([0, 0, 300]), queries=["bright\x1b[31m  spot\n"])
+    assert result.sentences[0].text == "bright [31m  spot"
+
+
+def test_scores_that_say_nothing_are_said_to() -> None:
+    result = align(MeanModel(), ball_volume([0, 0, 300]), queries=["bright"], top_k=64)
+    assert result.top_SK.shape[1] == result.inside_N.sum()
+    assert "all-patches-at-the-top" in {n.code for n in result.volume.notes}
+
+
 def test_a_sentence_that_is_cut_gets_a_note() -> None:
     result = align(MeanModel(), ball_volume([0, 0, 300]), queries=["bright", "dark " * 60])
     assert [n.code for n in result.volume.notes].count("sentence-truncated") == 1

@@ -239,6 +239,86 @@ def test_batch_records_a_bad_study_and_goes_on_and_resumes(study, model, tmp_pat
     assert (other["aligned"], other["skipped"]) == (1, 0)
 
 
+def test_nobodys_files_are_written_over(study, segmenter, tmp_path) -> None:
+    ct = tmp_path / "ct.nii.gz"
+    ct.write_bytes((study / "ct.nii.gz").read_bytes())
+    (tmp_path / "report.txt").write_text("mine")
+    (tmp_path / "mine.json").write_text("mine")
+    (tmp_path / "dir.json").mkdir()
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    segment = ("segment", ct, "--model", segmenter, "--out")
+    refused(run(*segment, ct, "--overwrite"), "place of the scan")
+    refused(run(*segment, tmp_path / "mine.nii.gz"), "mine.json")
+    refused(run(*segment, tmp_path / "dir.nii.gz", "--overwrite"), "dir.json")
+    refused(run("sample", "--out", tmp_path), "ct.nii.gz")
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    done = run(*segment, tmp_path / "labels.nii.gz")
+    assert done.returncode == 0, done.stderr
+    refused(run(*segment, tmp_path / "labels.nii.gz"), "--overwrite")
+    assert run(*segment, tmp_path / "labels.nii.gz", "--overwrite").returncode == 0
+
+
+def test_negative_millimetres_and_settings_are_taken(aligned, study, tmp_path) -> None:
+    base = ("figure", study / "ct.nii.gz", "--alignment", aligned, "--sentences", "1")
+    pictures = []
+    for number, more in enumerate(
+        (
+            ["--position", "-35,3,4"],
+            ["--position=35,3,4"],
+            ["--position", "-35,3,4", "--set", "heat=false"],
+        )
+    ):
+        out = tmp_path / f"{number}.png"
+        done = run(*base, *more, "--set", "dpi=60", "--out", out)
+        assert done.returncode == 0, done.stderr
+        pictures.append(out.read_bytes())
+    assert len(set(pictures)) == 3
+    refused(run(*base, "--set", "nonsense=1", "--out", tmp_path / "f.png"), "nonsense")
+    assert "opacity" in run("figure", "--help").stdout
+
+
+def test_the_figure_of_align_is_that_of_figure(aligned, study, tmp_path) -> None:
+    done = run("figure", study / "ct.nii.gz", "--alignment", aligned, "--out", tmp_path / "f.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.png").read_bytes() == (aligned / "figure.png").read_bytes()
+
+
+def test_json_is_json_in_any_terminal(aligned) -> None:
+    code = (
+        "import sys; from simcrop_core.cli import main\n"
+        f"sys.exit(main(['inspect', {str(aligned)!r}, '--json']))"
+    )
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+        assert json.loads(done.stdout)["kind"] == "alignment"
+
+
+def test_pipes_odd_names_and_closed_streams_end_in_a_sentence(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "model").mkdir()
+    os.mkfifo(tmp_path / "model" / "config.json")
+    refused(run_process("inspect", tmp_path / "pipe"), "pipe")
+    refused(run_process("models", "import", tmp_path / "pipe", "--out", tmp_path / "m"), "pipe")
+    refused(run_process("models", "info", tmp_path / "model"), "config.json")
+    refused(run_process("inspect", "a" * 300), "aaa")
+    refused(run_process("inspect", tmp_path, "b\nc"), "b c")
+    refused(run("inspect", ""), "empty")
+    for shell in (f"{SIMCROP} inspect absent 2>&-", f"{SIMCROP} doctor --help >/dev/full"):
+        assert subprocess.run(["sh", "-c", shell], capture_output=True).returncode in (0, 2)
+    closed = subprocess.run(["sh", "-c", f"{SIMCROP} models info absent >&-"], capture_output=True)
+    assert closed.returncode == 2
+    assert closed.stderr.count(b"\n") == 1
+
+
+def test_a_query_in_no_encoding_is_refused_and_control_characters_go(
+    study, model, tmp_path
+) -> None:
+    base = ("align", study / "ct.nii.gz", "--model", model, "--out", tmp_path / "out", "--query")
+    refused(run(*base, "a \udcff bad"), "no text")
+    refused(run(*base, "\u200b"), "empty")
+
+
 # -- speed of the light commands, and what they import ------------------------------------------
 
 

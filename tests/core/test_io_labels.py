@@ -121,8 +121,9 @@ def test_mask_that_does_not_belong_is_refused_unless_resampled(other: Grid) -> N
 
 
 @given(
-    degrees=st.floats(-40, 40),
-    shift=st.tuples(*[st.floats(-9, 9)] * 3),
+    # Whole thousandths: ITK's own inverse goes astray on subnormal numbers.
+    degrees=st.integers(-40_000, 40_000).map(lambda n: n / 1000),
+    shift=st.tuples(*[st.integers(-9000, 9000).map(lambda n: n / 1000)] * 3),
     scale=st.floats(0.4, 2.5),
 )
 def test_nearest_neighbours_as_simpleitk(

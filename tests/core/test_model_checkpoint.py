@@ -437,3 +437,12 @@ def test_info_refuses_what_loading_refuses_by_its_headers(folder: Path) -> None:
     DAMAGE["cut"][0](folder)
     with pytest.raises(SimCroPError):
         model_info(folder)
+
+
+def test_others_may_read_a_model_as_the_umask_says(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("usual")
+    save_model(
+        create_model("starter", vision=VisionConfig(depth=1, width=48, heads=4)), tmp_path / "m"
+    )
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "m" / name).stat().st_mode == (tmp_path / "usual").stat().st_mode

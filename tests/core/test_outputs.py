@@ -131,6 +131,22 @@ def test_an_interrupted_folder_leaves_no_trace(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+def test_a_folder_whose_parent_is_not_ours_is_written_from_inside(tmp_path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    old_result(out, foreign=False)
+    rename = os.rename
+
+    def never_outside(source, target):
+        if Path(target).parent == tmp_path:
+            raise PermissionError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", never_outside)
+    write_new(out)
+    assert content(out) == {"maps/b": "new", "card": "new"}
+    assert names(tmp_path) == {"out"}
+
+
 def test_a_folder_has_the_usual_permissions_and_may_be_here(tmp_path, monkeypatch) -> None:
     (tmp_path / "usual").mkdir()
     with whole_folder(tmp_path / "out") as hidden:

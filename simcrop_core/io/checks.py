@@ -6,6 +6,7 @@ Nothing here changes a value, except that the odd NaN or infinity becomes air.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def finish(
         found.append(
             Note("rounded", "The values have more digits than float32 holds and were rounded to it")
         )
-    low, high = float(hu_XYZ.min()), float(hu_XYZ.max())
+    with ThreadPoolExecutor(2) as pool:  # NumPy lets go of the lock
+        low, high = pool.map(lambda extreme: float(extreme()), (hu_XYZ.min, hu_XYZ.max))
     if low == high:
         raise SimCroPError(
             f"Every voxel has the same value ({low:g})",

@@ -46,9 +46,9 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 bench: $(READY)
-	$(BIN)/python benchmarks/ingest.py
-	$(BIN)/python benchmarks/encode.py
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/ingest.py --json benchmarks/results/ingest.json
+	$(BIN)/python benchmarks/encode.py --precisions fp32 bf16 --json benchmarks/results/encode.json
+	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/campaign.py

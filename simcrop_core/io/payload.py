@@ -66,6 +66,7 @@ class Payload:
             self.held = length
         self._crc32 = crc32
         self._crc = 0
+        self._owner: Any = None
         with self._sound():
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by __exit__
             self._file.seek(offset)
@@ -78,7 +79,10 @@ class Payload:
         if self.compression == "gzip":
             from isal import igzip
 
-            return igzip.IGzipFile(fileobj=file, mode="rb")
+            # Its own readinto makes a copy of every block; the buffer below it unpacks in place,
+            # for as long as its owner lives.
+            self._owner = igzip.IGzipFile(fileobj=file, mode="rb")
+            return getattr(self._owner, "_buffer", self._owner)
         return _Unpacker(packed, self.compression)
 
     def __enter__(self) -> Payload:

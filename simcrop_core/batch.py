@@ -349,7 +349,7 @@ def _key(study: Study, request: BatchRequest, model_id: str) -> str:
     """Digest of everything a study's result depends on."""
     parts = [
         asdict(study),
-        {**asdict(request), "model": model_id, "device": None, "reading": repr(request.reading)},
+        {**asdict(request), "model": model_id, "reading": repr(request.reading)},
         [_stamp(Path(study.ct)), _stamp(Path(study.report))],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

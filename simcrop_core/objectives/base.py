@@ -1,0 +1,82 @@
+"""What every objective is: a module from a model and a batch to named losses.
+
+Shapes in names: B studies on this process; G studies on all processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from simcrop_core.model.simcrop import SimCroP
+    from simcrop_core.study_batch import StudyBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes that train together; a single one by default.
+
+    Losses are formed with :meth:`mean`, so that their average over the processes (which is what
+    distributed training does with gradients) is what one process with all studies would get.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """Those of torch.distributed, if it is running."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return cls()
+
+    def gather(self, x_B: Tensor) -> Tensor:
+        """``(B, ...)`` of every process, in the order of the processes, ``(G, ...)``; gradients
+        flow back to where they came from. All processes give the same shape."""
+        if self.world_size == 1:
+            return x_B
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(list(all_gather(x_B.contiguous())))
+
+    def mean(self, total: Tensor, count: Tensor | float) -> Tensor:
+        """``sum of totals / sum of counts`` over the processes, scaled so that the average over
+        the processes is that mean; 0 (with a gradient) where nothing was counted."""
+        counted = torch.as_tensor(count, dtype=torch.float32, device=total.device).detach().clone()
+        if self.world_size > 1:
+            torch.distributed.all_reduce(counted)
+        return total * self.world_size / counted.clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """The losses of a step.
+
+    Attributes
+    ----------
+    total
+        Scalar to be minimised.
+    terms
+        Named scalars it is made of, before their weights, and figures worth watching; detached
+        ones have no part in the total.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A pre-training objective; may own parameters (temperatures, heads) beside the model's.
+
+    ``forward(model, batch, ranks)`` gives :class:`LossTerms`. All randomness comes from
+    ``batch.seeds_B`` by :mod:`simcrop_core.counter_random`. An objective refuses, at
+    construction, a model that lacks a part it needs.
+    """
+
+    def forward(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> LossTerms:
+        raise NotImplementedError

@@ -1,0 +1,82 @@
+"""A study with what is known of it: what data sets and phantoms give, and training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcrop_core.report import Report
+from simcrop_core.statements import Facts, Meaning
+from simcrop_core.volume import CTVolume
+
+#: ``organ``: a normal statement; ``finding``: something is there; ``negative``: it is not.
+Kind = Literal["organ", "finding", "negative", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate:
+    """The same sentence with one thing changed (side, level or presence): a counterfactual."""
+
+    text: str
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceFacts:
+    """What is known of one sentence of the Findings.
+
+    Attributes
+    ----------
+    text
+        As in the report.
+    kind
+        See :data:`Kind`.
+    meaning
+        What it states; ``Meaning()`` where that is not known.
+    region
+        Key into :attr:`Study.regions` of the part of the scan it speaks of, or None.
+    alternates
+        Counterfactuals.
+    """
+
+    text: str
+    kind: Kind = "unknown"
+    meaning: Meaning = Meaning()
+    region: str | None = None
+    alternates: tuple[Alternate, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One volume with its report and truth.
+
+    Attributes
+    ----------
+    id
+        Unique in its data set; never a patient's name.
+    volume
+        The scan.
+    report
+        The report, or None.
+    sentences
+        One for each sentence of the report's Findings, in the order of the report.
+    regions
+        Boolean masks on the volume's own grid, ``(X, Y, Z)``, by name.
+    facts
+        What is true of the study.
+    structures_XYZ, structure_names
+        uint8 label map on the volume's grid and the names of labels 1, 2, ...; or None.
+    """
+
+    id: str
+    volume: CTVolume
+    report: Report | None = None
+    sentences: tuple[SentenceFacts, ...] = ()
+    regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts.unknown)
+    structures_XYZ: NDArray[np.uint8] | None = None
+    structure_names: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ class SentenceFacts:
 
     text: str
     kind: Kind = "unknown"
-    meaning: Meaning = Meaning()
+    meaning: Meaning = field(default_factory=Meaning)
     region: str | None = None
     alternates: tuple[Alternate, ...] = ()
 

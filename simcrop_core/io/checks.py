@@ -1,12 +1,10 @@
 """The last step of every reader: is this a CT a person can rely on, and what should they know?
 
-Nothing here changes a value, except that the odd NaN or infinity becomes air.
+Nothing here changes a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,9 @@ from numpy.typing import NDArray
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
-from simcrop_core.io.hounsfield import BLOCK
+from simcrop_core.io.hounsfield import FILL_HU, HounsfieldBuffer, Stored
 from simcrop_core.volume import CTVolume, Note
 
-#: What stands in for NaN and infinity.
-FILL_HU = -1024
 #: More NaN or infinity than this share of the voxels is damage, not an accident.
 MOST_NONFINITE = 1e-3
 SPACING_MM = (0.1, 20.0)
@@ -31,46 +27,33 @@ _SAMPLE = 400_000
 
 
 def finish(
-    hu_XYZ: NDArray[Any],
-    grid: Grid,
-    *,
-    source: Path | None,
-    format: str,
-    notes: Iterable[Note] = (),
-    allow_any_modality: bool = False,
-    rounded: bool = False,
+    stored: Stored, *, source: Path | None, format: str, allow_any_modality: bool = False
 ) -> CTVolume:
     """Check values and geometry of a volume that has been read, and name what is unusual.
 
     Parameters
     ----------
-    hu_XYZ
-        int16 or float32, writable, in Hounsfield units; kept, not copied.
-    grid
-        Its geometry.
+    stored
+        What was read; its voxels are kept, not copied.
     source, format
         As in `CTVolume`.
-    notes
-        What the reader found; kept in front.
     allow_any_modality
         Take values that do not look like CT, with a Note.
-    rounded
-        The reader had to round values to float32.
 
     Raises
     ------
     SimCroPError
         ``not-a-volume``, ``implausible-spacing``, ``non-finite``, ``constant`` or ``not-a-ct``.
     """
-    found = list(notes)
+    found = list(stored.notes)
+    grid, buffer, hu_XYZ = stored.grid, stored.buffer, stored.values_XYZ
     check_geometry(grid, source)
-    found += _replace_nonfinite(hu_XYZ, source)
-    if rounded:
+    found += _judge_nonfinite(buffer, source)
+    if buffer.rounded:
         found.append(
             Note("rounded", "The values have more digits than float32 holds and were rounded to it")
         )
-    with ThreadPoolExecutor(2) as pool:  # NumPy lets go of the lock
-        low, high = pool.map(lambda extreme: float(extreme()), (hu_XYZ.min, hu_XYZ.max))
+    low, high = buffer.low, buffer.high
     if low == high:
         raise SimCroPError(
             f"Every voxel has the same value ({low:g})",
@@ -109,23 +92,11 @@ def check_geometry(grid: Grid, path: Path | None) -> None:
         )
 
 
-def _replace_nonfinite(hu_XYZ: NDArray[Any], path: Path | None) -> list[Note]:
-    if hu_XYZ.dtype.kind != "f":
-        return []
-    count = 0
-    flat = hu_XYZ.T.reshape(-1) if hu_XYZ.flags.f_contiguous else hu_XYZ.reshape(-1)
-    shares = np.shares_memory(flat, hu_XYZ)
-    for start in range(0, flat.size, BLOCK):
-        block = flat[start : start + BLOCK]
-        bad = ~np.isfinite(block)
-        if bad.any():
-            count += int(bad.sum())
-            block[bad] = FILL_HU
+def _judge_nonfinite(buffer: HounsfieldBuffer, path: Path | None) -> list[Note]:
+    count = buffer.nonfinite
     if not count:
         return []
-    if not shares:
-        hu_XYZ[~np.isfinite(hu_XYZ)] = FILL_HU
-    share = count / hu_XYZ.size
+    share = count / buffer.flat.size
     if share > MOST_NONFINITE:
         raise SimCroPError(
             f"{share:.1%} of the voxels are not numbers (NaN or infinite)",

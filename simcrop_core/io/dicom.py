@@ -6,6 +6,7 @@ The array keeps the stored order of rows and columns; where it lies is the affin
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from simcrop_core.io.dicom_series import (
     stacks_of,
 )
 from simcrop_core.io.guard import Limits, reading, regular_size
-from simcrop_core.io.hounsfield import HounsfieldBuffer
+from simcrop_core.io.hounsfield import HounsfieldBuffer, Stored
 from simcrop_core.volume import CTVolume, Note
 
 #: Rescale types that are Hounsfield units, or do not say.
@@ -92,15 +93,13 @@ def read_dicom(
         check_format(frame)
     plan = plan_stack(stack.frames, fill_gaps=fill_gaps, path=path)
     limits.check(plan.grid.shape, 2, path)
-    hu_XYZ, found, rounded = _Filling(plan, limits).run()
+    buffer, found = _Filling(plan, limits).run()
+    notes += [*plan.notes, *_value_notes(stack.frames), *found]
     return finish(
-        hu_XYZ,
-        plan.grid,
+        Stored(buffer, plan.grid, tuple(notes)),
         source=path,
         format="DICOM",
-        notes=[*notes, *plan.notes, *_value_notes(stack.frames), *found],
         allow_any_modality=allow_any_modality,
-        rounded=rounded,
     )
 
 
@@ -225,15 +224,14 @@ class _Filling:
     def __init__(self, plan: StackPlan, limits: Limits) -> None:
         self._plan = plan
         self._limits = limits
-        columns, rows, slices = plan.grid.shape
-        self._shape_ZYX = (slices, rows, columns)
+        self._voxels = prod(plan.grid.shape)
         self._padding = 0
         self._unused_bits = 0
         self._recent: dict[tuple[Path, int], tuple[NDArray[Any], float, float]] = {}
 
-    def run(self) -> tuple[NDArray[np.int16] | NDArray[np.float32], list[Note], bool]:
-        """Hounsfield units as (X, Y, Z), Notes, and whether float32 had to round."""
-        buffer = HounsfieldBuffer(int(np.prod(self._shape_ZYX)))
+    def run(self) -> tuple[HounsfieldBuffer, list[Note]]:
+        """Hounsfield units, x fastest, and Notes."""
+        buffer = HounsfieldBuffer(self._voxels)
         with FrameReader(self._limits, self._plan.frames) as self._reader:
             for kept, other in self._plan.copies:
                 self._check_copy(kept, other)
@@ -245,7 +243,7 @@ class _Filling:
                     buffer.put(*self._scaled(frame))
                 else:
                     buffer.put(self._between(frame, self._plan.frames[lower + 1], weight))
-        return buffer.flat.reshape(self._shape_ZYX).T, self._notes(), buffer.rounded
+        return buffer, self._notes()
 
     def _check_copy(self, kept: Frame, other: Frame) -> None:
         if not np.array_equal(self._hounsfield(kept), self._hounsfield(other)):
@@ -300,7 +298,7 @@ class _Filling:
                 Note("duplicate-slices", f"{slices} there twice with the same content and dropped")
             )
         if self._padding:
-            share = self._padding / np.prod(self._shape_ZYX)
+            share = self._padding / self._voxels
             notes.append(
                 Note(
                     "padding",

@@ -13,6 +13,8 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.io.checks import check_geometry
 from simcrop_core.io.guard import Limits
+from simcrop_core.io.hounsfield import Stored
+from simcrop_core.io.read import read_stored
 from simcrop_core.io.sniff import sniff
 from simcrop_core.io.stated import Stated
 
@@ -39,28 +41,21 @@ def read_labels(
     """
     file = Path(path)
     with np.errstate(all="ignore"):  # impossible numbers are refused below, in a sentence
-        values, grid = _read(file, Stated(limits=limits or Limits()))
-        check_geometry(grid, file)
+        stored = _read(file, Stated(limits=limits or Limits()))
+        check_geometry(stored.grid, file)
+        values = stored.values_XYZ
+        if stored.buffer.nonfinite:
+            raise _not_labels(file)
         if values.dtype != np.int16:
             values = _whole(values, file)
     values.setflags(write=False)
-    return values, grid
+    return values, stored.grid
 
 
-def _read(path: Path, stated: Stated) -> tuple[NDArray[Any], Grid]:
+def _read(path: Path, stated: Stated) -> Stored:
     found = sniff(path)
-    if found.format == "NIfTI":
-        from simcrop_core.io.nifti import read_nifti_values
-
-        return read_nifti_values(path, found.compression, stated)
-    if found.format == "NRRD":
-        from simcrop_core.io.nrrd import read_nrrd_values
-
-        return read_nrrd_values(path, stated)
-    if found.format == "MetaImage":
-        from simcrop_core.io.metaimage import read_metaimage_values
-
-        return read_metaimage_values(path, stated)
+    if found.format not in ("DICOM", "NPZ"):
+        return read_stored(path, found, stated)
     raise SimCroPError(
         f"Masks are not read from {found.format} files",
         code="not-labels",
@@ -72,14 +67,18 @@ def _read(path: Path, stated: Stated) -> tuple[NDArray[Any], Grid]:
 def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int32]:
     # float32 counts without gaps up to 2^24; the buffer holds larger numbers only rounded.
     labels = np.asarray(values.astype(np.int32, order="K"))
-    if not np.isfinite(values).all() or abs(values).max() > 2**24 or (labels != values).any():
-        raise SimCroPError(
-            "The values are not whole numbers, so they are no labels",
-            code="not-labels",
-            remedy="Choose the mask, not an image or a map of probabilities",
-            path=path,
-        )
+    if abs(values).max() > 2**24 or (labels != values).any():
+        raise _not_labels(path)
     return labels
+
+
+def _not_labels(path: Path) -> SimCroPError:
+    return SimCroPError(
+        "The values are not whole numbers, so they are no labels",
+        code="not-labels",
+        remedy="Choose the mask, not an image or a map of probabilities",
+        path=path,
+    )
 
 
 def labels_on(

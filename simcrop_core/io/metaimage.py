@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simcrop_core.geometry import LPS_TO_RAS, Grid
-from simcrop_core.io.checks import finish
 from simcrop_core.io.guard import beside, reading, regular_size
-from simcrop_core.io.hounsfield import HounsfieldBuffer
-from simcrop_core.io.payload import Compression, Payload, read_voxels
+from simcrop_core.io.hounsfield import Stored
+from simcrop_core.io.payload import Compression, Payload, read_to_end
 from simcrop_core.io.refusals import damaged_header, several_volumes
 from simcrop_core.io.stated import Stated, affine_grid
-from simcrop_core.volume import CTVolume, Note
+from simcrop_core.volume import Note
 
 _MOST_HEADER = 1 << 16
 
@@ -44,33 +42,14 @@ _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
 Fields = dict[str, str]
 
 
-def read_metaimage(path: Path, stated: Stated) -> CTVolume:
-    """Read a CT from a MetaImage; the array keeps the file's axes.
+def read_metaimage(path: Path, stated: Stated) -> Stored:
+    """Read a MetaImage; the array keeps the file's axes.
 
     Raises
     ------
     SimCroPError
         For every fault of the file.
     """
-    grid, buffer, notes = _read(path, stated)
-    return finish(
-        buffer.flat.reshape(grid.shape, order="F"),
-        grid,
-        source=path,
-        format="MetaImage",
-        notes=notes,
-        allow_any_modality=stated.allow_any_modality,
-        rounded=buffer.rounded,
-    )
-
-
-def read_metaimage_values(path: Path, stated: Stated) -> tuple[NDArray[Any], Grid]:
-    """The values as they are, int16 or float32, and their grid: for masks and maps."""
-    grid, buffer, _ = _read(path, stated)
-    return buffer.flat.reshape(grid.shape, order="F"), grid
-
-
-def _read(path: Path, stated: Stated) -> tuple[Grid, HounsfieldBuffer, list[Note]]:
     fields, end = _read_fields(path)
     shape = _shape(fields, path)
     dtype = _dtype(fields, path)
@@ -78,11 +57,8 @@ def _read(path: Path, stated: Stated) -> tuple[Grid, HounsfieldBuffer, list[Note
     grid, notes = _grid(fields, shape, path, stated)
     slope, intercept = _rescale(fields, path, stated)
     with _payload(fields, end, int(np.prod(shape)) * dtype.itemsize, path) as payload:
-        buffer = read_voxels(payload, shape, dtype, stated.limits, slope, intercept)
-        extra = payload.finish()
-    if extra:
-        notes.append(Note("extra-data", f"{extra} bytes behind the last voxel were not used"))
-    return grid, buffer, notes
+        buffer, more = read_to_end(payload, shape, dtype, stated.limits, slope, intercept)
+    return Stored(buffer, grid, (*notes, *more))
 
 
 def _read_fields(path: Path) -> tuple[Fields, int]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
-from simcrop_core.io.checks import finish
+from simcrop_core.io.hounsfield import Stored
 from simcrop_core.io.nifti_header import DTYPES, layout_of, qform_affine, sform_affine
-from simcrop_core.io.payload import Compression, Payload, read_voxels
+from simcrop_core.io.payload import Compression, Payload, read_to_end
 from simcrop_core.io.refusals import damaged_header, not_a_volume, several_volumes
 from simcrop_core.io.stated import Stated, affine_grid
-from simcrop_core.volume import CTVolume, Note
+from simcrop_core.volume import Note
 
 #: Millimetres in the spatial unit of ``xyzt_units``; 0 is unknown and in practice millimetres.
 _UNITS = {0: (1.0, ""), 1: (1000.0, "metres"), 2: (1.0, ""), 3: (0.001, "micrometres")}
@@ -34,36 +34,14 @@ class _Described:
     notes: tuple[Note, ...]
 
 
-def read_nifti(path: Path, compression: Compression, stated: Stated) -> CTVolume:
-    """Read a CT from a NIfTI file; the array keeps the file's axes.
+def read_nifti(path: Path, compression: Compression, stated: Stated) -> Stored:
+    """Read a NIfTI file; the array keeps the file's axes.
 
     Raises
     ------
     SimCroPError
         For every fault of the file.
     """
-    described, buffer, notes = _read(path, compression, stated)
-    hu_XYZ = buffer.flat.reshape(described.shape, order="F")
-    return finish(
-        hu_XYZ,
-        described.grid,
-        source=path,
-        format="NIfTI",
-        notes=notes,
-        allow_any_modality=stated.allow_any_modality,
-        rounded=buffer.rounded,
-    )
-
-
-def read_nifti_values(path: Path, compression: Compression, stated: Stated) -> tuple[Any, Grid]:
-    """The values as they are, int16 or float32, and their grid: for masks and maps."""
-    described, buffer, _ = _read(path, compression, stated)
-    return buffer.flat.reshape(described.shape, order="F"), described.grid
-
-
-def _read(
-    path: Path, compression: Compression, stated: Stated
-) -> tuple[_Described, Any, list[Any]]:
     with Payload(path, compression) as payload:
         start = payload.read(4)
         layout = layout_of(start)
@@ -72,7 +50,7 @@ def _read(
         header = np.frombuffer(start + payload.read(layout.itemsize - 4), layout)[0]
         described = _describe(header, path, stated)
         payload.skip(described.offset - layout.itemsize)
-        buffer = read_voxels(
+        buffer, more = read_to_end(
             payload,
             described.shape,
             described.dtype,
@@ -80,11 +58,7 @@ def _read(
             described.slope,
             described.intercept,
         )
-        extra = payload.finish()
-    notes = list(described.notes)
-    if extra:
-        notes.append(Note("extra-data", f"{extra} bytes behind the last voxel were not used"))
-    return described, buffer, notes
+    return Stored(buffer, described.grid, (*described.notes, *more))
 
 
 def _describe(header: Any, path: Path, stated: Stated) -> _Described:

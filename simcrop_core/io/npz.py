@@ -12,12 +12,12 @@ import numpy as np
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import axis_aligned_affine
-from simcrop_core.io.checks import finish
 from simcrop_core.io.guard import reading
+from simcrop_core.io.hounsfield import Stored
 from simcrop_core.io.payload import Compression, Payload, read_voxels
 from simcrop_core.io.refusals import damaged, not_a_volume, several_volumes
 from simcrop_core.io.stated import Stated, affine_grid, option_refused
-from simcrop_core.volume import CTVolume, Note
+from simcrop_core.volume import Note
 
 KEY = "ct"
 _METHODS: dict[int, Compression] = {zipfile.ZIP_STORED: "raw", zipfile.ZIP_DEFLATED: "deflate"}
@@ -26,8 +26,8 @@ _MOST_HEADER = 10_000
 _UNREADABLE = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError)
 
 
-def read_npz(path: Path, stated: Stated) -> CTVolume:
-    """Read the array ``ct`` (or the only three-dimensional one) as a CT.
+def read_npz(path: Path, stated: Stated) -> Stored:
+    """Read the array ``ct``, or the only three-dimensional one.
 
     The array keeps its axes: ``spacing_mm`` and ``axcodes`` name them in the order stored. The
     array's middle becomes the world's origin.
@@ -67,15 +67,8 @@ def read_npz(path: Path, stated: Stated) -> CTVolume:
             f"Spacing and directions ({stated.axcodes}) are as stated, not from the file",
         )
     )
-    return finish(
-        buffer.flat.reshape(shape, order="F" if fortran else "C"),
-        affine_grid(shape, affine, path),
-        source=path,
-        format="NPZ",
-        notes=notes,
-        allow_any_modality=stated.allow_any_modality,
-        rounded=buffer.rounded,
-    )
+    grid = affine_grid(shape, affine, path)
+    return Stored(buffer, grid, tuple(notes), order="F" if fortran else "C")
 
 
 def _member(path: Path) -> tuple[zipfile.ZipInfo, list[Note]]:

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.geometry import LPS_TO_RAS, Grid
-from simcrop_core.io.checks import finish
 from simcrop_core.io.guard import beside, reading, regular_size
-from simcrop_core.io.hounsfield import HounsfieldBuffer
-from simcrop_core.io.payload import Compression, Payload, read_voxels
+from simcrop_core.io.hounsfield import Stored
+from simcrop_core.io.payload import Compression, Payload, read_to_end
 from simcrop_core.io.refusals import (
     damaged_header,
     not_a_volume,
@@ -22,7 +21,7 @@ from simcrop_core.io.refusals import (
     truncated,
 )
 from simcrop_core.io.stated import Stated, affine_grid
-from simcrop_core.volume import CTVolume, Note
+from simcrop_core.volume import Note
 
 _MOST_HEADER = 1 << 20
 
@@ -82,33 +81,14 @@ class _Header:
         return value
 
 
-def read_nrrd(path: Path, stated: Stated) -> CTVolume:
-    """Read a CT from a NRRD file; the array keeps the file's axes.
+def read_nrrd(path: Path, stated: Stated) -> Stored:
+    """Read a NRRD file; the array keeps the file's axes.
 
     Raises
     ------
     SimCroPError
         For every fault of the file.
     """
-    grid, buffer, notes = _read(path, stated)
-    return finish(
-        buffer.flat.reshape(grid.shape, order="F"),
-        grid,
-        source=path,
-        format="NRRD",
-        notes=notes,
-        allow_any_modality=stated.allow_any_modality,
-        rounded=buffer.rounded,
-    )
-
-
-def read_nrrd_values(path: Path, stated: Stated) -> tuple[NDArray[Any], Grid]:
-    """The values as they are, int16 or float32, and their grid: for masks and maps."""
-    grid, buffer, _ = _read(path, stated)
-    return buffer.flat.reshape(grid.shape, order="F"), grid
-
-
-def _read(path: Path, stated: Stated) -> tuple[Grid, HounsfieldBuffer, list[Note]]:
     header = _read_header(path)
     sizes = _integers(header.need("sizes"), header)
     if len(sizes) != int(_integers(header.need("dimension"), header)[0]):
@@ -135,11 +115,8 @@ def _read(path: Path, stated: Stated) -> tuple[Grid, HounsfieldBuffer, list[Note
     slope, intercept = stated.rescale or (1.0, 0.0)
     with Payload(file, compression, start) as payload:
         payload.skip(skip)
-        buffer = read_voxels(payload, shape, dtype, stated.limits, slope, intercept)
-        extra = payload.finish()
-    if extra:
-        notes.append(Note("extra-data", f"{extra} bytes behind the last voxel were not used"))
-    return grid, buffer, notes
+        buffer, more = read_to_end(payload, shape, dtype, stated.limits, slope, intercept)
+    return Stored(buffer, grid, (*notes, *more))
 
 
 def _read_header(path: Path) -> _Header:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -20,11 +21,14 @@ import numpy as np
 from simcrop_core.io.guard import Limits, check_held, reading, regular_size
 from simcrop_core.io.hounsfield import BLOCK, HounsfieldBuffer
 from simcrop_core.io.refusals import damaged, damaged_header, truncated
+from simcrop_core.volume import Note
 
 Compression = Literal["raw", "gzip", "zlib", "bzip2", "deflate"]
 
 #: Bytes unpacked at a time.
 _STEP = 1 << 20
+#: Voxels of int16 unpacked while another thread sees to those before and behind.
+_STRETCH = 1 << 21
 #: More than this between header and voxels, or behind the voxels, is not read through.
 _MOST_BESIDE = 1 << 26
 
@@ -181,12 +185,7 @@ def read_voxels(
     voxels = prod(shape)
     buffer = HounsfieldBuffer(voxels)
     if dtype.kind == "i" and dtype.itemsize == 2 and slope == 1 and intercept == 0:
-        target = memoryview(buffer.flat.data).cast("B")
-        for start in range(0, len(target), 2 * BLOCK):
-            payload.readinto(target[start : start + 2 * BLOCK])
-            if not dtype.isnative:
-                buffer.flat[start // 2 : start // 2 + BLOCK].byteswap(inplace=True)
-        buffer.filled = voxels
+        _read_in_place(payload, buffer, swap=not dtype.isnative)
         return buffer
     scratch = np.empty(min(voxels, BLOCK), dtype)
     raw = scratch.view(np.uint8).data
@@ -195,6 +194,47 @@ def read_voxels(
         payload.readinto(raw[: count * dtype.itemsize])
         buffer.put(scratch[:count].astype(dtype.newbyteorder("="), copy=False), slope, intercept)
     return buffer
+
+
+def read_to_end(
+    payload: Payload,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    limits: Limits,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> tuple[HounsfieldBuffer, list[Note]]:
+    """`read_voxels`, then what follows them to the checksum, with a Note if it is data."""
+    buffer = read_voxels(payload, shape, dtype, limits, slope, intercept)
+    extra = payload.finish()
+    if not extra:
+        return buffer, []
+    return buffer, [Note("extra-data", f"{extra} bytes behind the last voxel were not used")]
+
+
+def _read_in_place(payload: Payload, buffer: HounsfieldBuffer, *, swap: bool) -> None:
+    """int16 straight to its place, on two threads.
+
+    Unpacking is one thread's work and takes nearly all of the time. So that nothing else adds
+    to it, a second thread has the memory of the next stretch provided, and looks at the values
+    of the last one.
+    """
+    ends = [*range(_STRETCH, buffer.flat.size, _STRETCH), buffer.flat.size]
+    starts = [0, *ends[:-1]]
+    with ThreadPoolExecutor(1) as beside:
+        claimed = beside.submit(buffer.claim, starts[0], ends[0])
+        placed = []
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            claimed.result()  # it would write over what is unpacked
+            if number + 1 < len(ends):
+                claimed = beside.submit(buffer.claim, end, ends[number + 1])
+            part = buffer.flat[start:end]
+            payload.readinto(memoryview(part.data).cast("B"))
+            if swap:
+                part.byteswap(inplace=True)
+            placed.append(beside.submit(buffer.placed, start, end))
+        for done in placed:
+            done.result()
 
 
 class _DamagedError(OSError):

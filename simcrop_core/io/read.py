@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike, scandir
 from pathlib import Path
 
 import numpy as np
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.io.checks import finish
 from simcrop_core.io.guard import Limits, reading
+from simcrop_core.io.hounsfield import Stored
+from simcrop_core.io.metaimage import read_metaimage
+from simcrop_core.io.nifti import read_nifti
+from simcrop_core.io.npz import read_npz
+from simcrop_core.io.nrrd import read_nrrd
 from simcrop_core.io.sniff import Sniffed, sniff
 from simcrop_core.io.stated import Stated, option_refused
 from simcrop_core.volume import CTVolume, Note
@@ -94,25 +101,33 @@ def read_volume(
         if given:
             raise option_refused(name, "only DICOM has series and single slices", file)
     with np.errstate(all="ignore"):  # impossible numbers are refused below, in a sentence
-        return _read(file, found, stated).with_notes(notes)
+        volume = finish(
+            read_stored(file, found, stated),
+            source=file,
+            format=found.format,
+            allow_any_modality=allow_any_modality,
+        )
+    return volume.with_notes(notes)
 
 
-def _read(path: Path, found: Sniffed, stated: Stated) -> CTVolume:
+def read_stored(path: Path, found: Sniffed, stated: Stated) -> Stored:
+    """What a file of any format but DICOM holds, not yet judged to be a CT.
+
+    Raises
+    ------
+    SimCroPError
+        For every fault of the file.
+    """
     if found.format == "NIfTI":
-        from simcrop_core.io.nifti import read_nifti
-
         return read_nifti(path, found.compression, stated)
-    if found.format == "NRRD":
-        from simcrop_core.io.nrrd import read_nrrd
+    return _READERS[found.format](path, stated)
 
-        return read_nrrd(path, stated)
-    if found.format == "MetaImage":
-        from simcrop_core.io.metaimage import read_metaimage
 
-        return read_metaimage(path, stated)
-    from simcrop_core.io.npz import read_npz
-
-    return read_npz(path, stated)
+_READERS: dict[str, Callable[[Path, Stated], Stored]] = {
+    "NRRD": read_nrrd,
+    "MetaImage": read_metaimage,
+    "NPZ": read_npz,
+}
 
 
 def _read_dicom(path: Path, stated: Stated, series: str | None, fill_gaps: bool) -> CTVolume:

@@ -25,7 +25,7 @@ _HOME = {
     "EncodedSentences": "text",
     "TextEncoder": "text",
     "TokenBatch": "text",
-    "text_encoder_sources": "text",
+    "text_encoder_sources": "text_folder",
     "CrossGranularityFusion": "fusion",
     "TextDecoder": "fusion",
     "SegmentationNet": "segmentation",
@@ -90,12 +90,8 @@ if TYPE_CHECKING:
     from simcrop_core.model.presets import PRESETS, create_model, new_model
     from simcrop_core.model.segmentation import SegmentationNet
     from simcrop_core.model.simcrop import SimCroP, resize_position_embedding
-    from simcrop_core.model.text import (
-        EncodedSentences,
-        TextEncoder,
-        TokenBatch,
-        text_encoder_sources,
-    )
+    from simcrop_core.model.text import EncodedSentences, TextEncoder, TokenBatch
+    from simcrop_core.model.text_folder import text_encoder_sources
     from simcrop_core.model.vision import ImageDecoder, VisionEncoder, VisionFeatures, patchify
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model import TextConfig, TextEncoder, create_model
-from simcrop_core.model.text import locate_text_encoder, text_config_for, text_encoder_sources
+from simcrop_core.model.text import text_config_for
+from simcrop_core.model.text_folder import locate_text_encoder, text_encoder_sources
 
 SENTENCES = [
     "No pleural effusion.",

@@ -1,0 +1,313 @@
+"""Shapes that findings are drawn with: boxes, tubes, lumps, lobules, and how they mix with a voxel.
+
+All lengths are millimetres in RAS+ world coordinates, and every random texture is a function of the
+world position, so that the same finding looks alike on any grid.
+
+Axes: X, Y, Z voxels of a box; N points or voxels; P points along a line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicSpline
+
+if TYPE_CHECKING:
+    from simcrop_core.phantoms.anatomy import Anatomy
+
+Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+#: Nothing on a scan is denser: 12 stored bits reach from -1024 to 3071 HU.
+HIGHEST_HU = 3071.0
+#: The lattice of a texture repeats after so many cells.
+LATTICE = 16
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of the grid: its slices and the positions of its voxels in mm, ready to broadcast."""
+
+    slices: tuple[slice, slice, slice]
+    x: Float
+    y: Float
+    z: Float
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.x.size, self.y.size, self.z.size
+
+    @property
+    def voxel_mm(self) -> float:
+        """The mean edge of a voxel: over so much an edge is blurred by partial volume."""
+        return float(np.mean(self.spacing_mm))
+
+    def points(self, mask: Bool) -> Float:
+        """The positions ``(N, 3)`` of the voxels in a mask of this box, in the mask's order."""
+        i, j, k = np.nonzero(mask)
+        return np.stack([self.x.ravel()[i], self.y.ravel()[j], self.z.ravel()[k]], axis=1)
+
+
+def box_between(anatomy: Anatomy, low_mm: ArrayLike, high_mm: ArrayLike) -> Box | None:
+    """The voxels between two corners, or None where the grid has none there."""
+    slices, axes, spacing = [], [], []
+    for axis, low, high in zip(
+        (anatomy.x, anatomy.y, anatomy.z),
+        np.asarray(low_mm, float),
+        np.asarray(high_mm, float),
+        strict=True,
+    ):
+        line = axis.ravel()
+        inside = np.flatnonzero((line >= low) & (line <= high))
+        if not inside.size:
+            return None
+        part = slice(int(inside[0]), int(inside[-1]) + 1)
+        slices.append(part)
+        axes.append(line[part].astype(np.float32))
+        spacing.append(abs(float(line[1] - line[0])) if line.size > 1 else 1.0)
+    x, y, z = axes
+    return Box(
+        (slices[0], slices[1], slices[2]),
+        x[:, None, None],
+        y[None, :, None],
+        z[None, None, :],
+        (spacing[0], spacing[1], spacing[2]),
+    )
+
+
+def box_around(anatomy: Anatomy, points_mm: ArrayLike, margin_mm: float) -> Box | None:
+    """The voxels within a margin of the points' bounding box."""
+    points_N3 = np.atleast_2d(np.asarray(points_mm, float))
+    return box_between(anatomy, points_N3.min(0) - margin_mm, points_N3.max(0) + margin_mm)
+
+
+def box_of(anatomy: Anatomy, mask_XYZ: Bool, margin_mm: float = 0.0) -> Box | None:
+    """The voxels within a margin of a mask's bounding box."""
+    low, high = [], []
+    for axis, line in enumerate((anatomy.x.ravel(), anatomy.y.ravel(), anatomy.z.ravel())):
+        others = tuple(other for other in range(3) if other != axis)
+        hit = np.flatnonzero(mask_XYZ.any(axis=others))
+        if not hit.size:
+            return None
+        ends = line[hit[0]], line[hit[-1]]
+        low.append(min(ends) - margin_mm - 1e-3)
+        high.append(max(ends) + margin_mm + 1e-3)
+    return box_between(anatomy, low, high)
+
+
+def share(distance: Float, blur_mm: float) -> Float:
+    """How much of a voxel lies inside a surface at a signed distance (negative inside)."""
+    return np.clip(0.5 - distance / max(blur_mm, 1e-6), 0.0, 1.0)
+
+
+def mix(hu: Float, part: Float, value: Float | float) -> None:
+    """Fill a part (0 to 1) of each voxel with a value, in place."""
+    hu += part * (value - hu)
+    np.minimum(hu, HIGHEST_HU, out=hu)
+
+
+def smooth_line(points_mm: ArrayLike, step_mm: float) -> Float:
+    """A curve ``(P, 3)`` through the points, a point about every ``step_mm``."""
+    knots_P3 = np.asarray(points_mm, float)
+    lengths = np.linalg.norm(np.diff(knots_P3, axis=0), axis=1)
+    keep = np.r_[True, lengths > 1e-3]
+    knots_P3 = knots_P3[keep]
+    along = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(knots_P3, axis=0), axis=1))]
+    count = max(2, int(np.ceil(along[-1] / step_mm)) + 1)
+    if len(knots_P3) < 3:
+        return np.linspace(knots_P3[0], knots_P3[-1], count).astype(np.float32)
+    curve = CubicSpline(along, knots_P3, axis=0, bc_type="natural")
+    return curve(np.linspace(0.0, along[-1], count)).astype(np.float32)
+
+
+def tube_distance(
+    box: Box, points_P3: ArrayLike, radii_P: ArrayLike, reach_mm: float, out: Float | None = None
+) -> Float:
+    """Signed distance (mm) to the surface of a tube, ``reach_mm`` where it is farther than that.
+
+    The tube follows the line through the points, its radius changing evenly between them. With
+    ``out`` the tube is joined to what is already there.
+    """
+    points = np.asarray(points_P3, np.float32)
+    radii = np.broadcast_to(np.asarray(radii_P, np.float32), points.shape[:1])
+    distance = np.full(box.shape, reach_mm, np.float32) if out is None else out
+    axes = [axis.ravel() for axis in (box.x, box.y, box.z)]
+    for start, end, first, last in zip(points, points[1:], radii, radii[1:], strict=False):
+        margin = max(first, last) + reach_mm
+        parts = []
+        for axis, a, b in zip(axes, start, end, strict=True):
+            inside = np.flatnonzero((axis >= min(a, b) - margin) & (axis <= max(a, b) + margin))
+            if not inside.size:
+                break
+            parts.append(slice(inside[0], inside[-1] + 1))
+        if len(parts) < 3:
+            continue
+        dx = axes[0][parts[0]][:, None, None] - start[0]
+        dy = axes[1][parts[1]][None, :, None] - start[1]
+        dz = axes[2][parts[2]][None, None, :] - start[2]
+        step = end - start
+        along = np.clip(
+            (dx * step[0] + dy * step[1] + dz * step[2]) / max(float(step @ step), 1e-6), 0.0, 1.0
+        )
+        away = (dx - along * step[0]) ** 2
+        away += (dy - along * step[1]) ** 2
+        away += (dz - along * step[2]) ** 2
+        here = np.sqrt(away) - (first + along * (last - first))
+        part = distance[tuple(parts)]
+        np.minimum(part, here, out=part)
+    return distance
+
+
+def thin_share(distance: Float, radius_mm: float, box: Box) -> tuple[Float, Bool]:
+    """How much of each voxel a thin tube fills, and the voxels it runs through.
+
+    A wire thinner than a voxel fills only the square of its share of the voxel's width.
+    ``distance`` is to the tube's surface.
+    """
+    least = 0.6 * box.voxel_mm
+    drawn = max(radius_mm, least)
+    wide = distance - (drawn - radius_mm)
+    return share(wide, box.voxel_mm) * min(1.0, (radius_mm / drawn) ** 2), wide <= 0
+
+
+def thin_sheet_share(distance: Float, half_mm: float, box: Box) -> tuple[Float, Bool]:
+    """The same for a sheet: ``distance`` is to its middle, ``half_mm`` half its thickness."""
+    drawn = max(half_mm, 0.5 * box.voxel_mm)
+    wide = np.abs(distance) - drawn
+    return share(wide, box.voxel_mm) * min(1.0, half_mm / drawn), wide <= 0
+
+
+def _spline_weights(line_mm: Float, cell_mm: float) -> Float:
+    """Weights ``(X, LATTICE)`` of the cubic B-spline on a lattice that repeats."""
+    place = line_mm / cell_mm
+    whole = np.floor(place).astype(int)
+    t = (place - whole).astype(np.float32)
+    pieces = (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+        t**3 / 6,
+    )
+    weights = np.zeros((line_mm.size, LATTICE), np.float32)
+    rows = np.arange(line_mm.size)
+    for offset, piece in enumerate(pieces):
+        weights[rows, (whole + offset - 1) % LATTICE] += piece
+    return weights
+
+
+def texture(box: Box, cell_mm: float, rng: np.random.Generator) -> Float:
+    """A smooth random field with lumps of about twice ``cell_mm``: mean 0, deviation about 1."""
+    lattice = rng.standard_normal((LATTICE, LATTICE, LATTICE)).astype(np.float32)
+    x, y, z = (_spline_weights(axis.ravel(), cell_mm) for axis in (box.x, box.y, box.z))
+    field = (x @ lattice.reshape(LATTICE, -1)).reshape(-1, LATTICE, LATTICE)
+    field = np.matmul(y, field)  # (X, Y, LATTICE)
+    # The cubic B-spline averages: along an axis its mean square weight is 0.479.
+    return np.matmul(field, z.T) * np.float32(0.479**-1.5)
+
+
+def texture_at(points_N3: Float, cell_mm: float, rng: np.random.Generator) -> Float:
+    """:func:`texture` at single points ``(N, 3)``; the same stream gives the same field."""
+    lattice = rng.standard_normal((LATTICE, LATTICE, LATTICE)).astype(np.float32)
+    x, y, z = (_spline_weights(points_N3[:, axis], cell_mm) for axis in range(3))
+    field = np.einsum("na,nb,nc,abc->n", x, y, z, lattice, optimize=True)
+    return (field * np.float32(0.479**-1.5)).astype(np.float32)
+
+
+def lobules(points_N3: Float, size_mm: float, seed: int) -> tuple[Float, NDArray[np.int64]]:
+    """Cells like secondary pulmonary lobules: how near a wall each point is, and its cell.
+
+    Cells are those of points scattered about a lattice of ``size_mm``. Returns the distance in mm
+    to the wall between the two nearest points, and a number for the nearest.
+    """
+    jitter = np.random.default_rng(seed).uniform(0.2, 0.8, (LATTICE, LATTICE, LATTICE, 3))
+    jitter = jitter.astype(np.float32)
+    place = points_N3 / np.float32(size_mm)
+    base = np.floor(place - 0.5).astype(np.int64)
+    count = len(points_N3)
+    first = np.full(count, np.inf, np.float32)
+    second = np.full(count, np.inf, np.float32)
+    cell = np.zeros(count, np.int64)
+    for corner in np.ndindex(2, 2, 2):
+        index = base + corner
+        i, j, k = (index % LATTICE).T
+        away = np.square(index + jitter[i, j, k] - place).sum(axis=1)
+        nearer = away < first
+        second = np.where(nearer, first, np.minimum(second, away))
+        cell = np.where(nearer, (i * LATTICE + j) * LATTICE + k, cell)
+        first = np.where(nearer, away, first)
+    return (np.sqrt(second) - np.sqrt(first)) * np.float32(size_mm / 2), cell
+
+
+def directions(count: int) -> NDArray[np.float64]:
+    """Directions ``(N, 3)`` spread evenly over the sphere (Fibonacci lattice)."""
+    index = np.arange(count) + 0.5
+    height = 1 - 2 * index / count
+    turn = np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - height**2)
+    return np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1)
+
+
+@dataclass(frozen=True)
+class Lump:
+    """A lobulated body about a centre: radius by direction, and a turned box of half axes.
+
+    Radius in a direction u: 1 / |A u| * (1 + lobulation * sum of a few smooth waves).
+    """
+
+    centre_mm: NDArray[np.float64]
+    shape_33: NDArray[np.float64]
+    waves_M3: NDArray[np.float64]
+    phases_M: NDArray[np.float64]
+    lobulation: float
+
+    def radius(self, unit_N3: NDArray[np.floating]) -> NDArray[np.floating]:
+        round_N = 1.0 / np.linalg.norm(unit_N3 @ self.shape_33, axis=-1)
+        if not self.lobulation:
+            return round_N
+        waves = np.cos(unit_N3 @ self.waves_M3.T + self.phases_M).mean(axis=-1)
+        return round_N * (1.0 + self.lobulation * waves)
+
+    def distance(self, box: Box) -> Float:
+        """Signed distance to the surface along the ray from the centre, mm."""
+        x, y, z = (
+            axis - np.float32(centre)
+            for axis, centre in zip((box.x, box.y, box.z), self.centre_mm, strict=True)
+        )
+        away = np.sqrt(x**2 + y**2 + z**2)
+        scale = 1.0 / np.maximum(away, 1e-3)
+        unit = np.stack(np.broadcast_arrays(x * scale, y * scale, z * scale), axis=-1)
+        return away - self.radius(unit).astype(np.float32)
+
+
+def make_lump(
+    rng: np.random.Generator,
+    centre_mm: ArrayLike,
+    longest_mm: float,
+    *,
+    lobulation: float = 0.0,
+    flattening: float = 0.2,
+    shortest_mm: float | None = None,
+) -> Lump:
+    """A body whose longest diameter is exactly ``longest_mm``.
+
+    ``flattening`` is how much shorter the other axes may be; with ``shortest_mm`` they are that.
+    """
+    turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    ratio = 1 - flattening * rng.uniform(0, 1, 2)
+    if shortest_mm is not None:
+        ratio = np.full(2, shortest_mm / longest_mm)
+    half = 0.5 * longest_mm * np.r_[1.0, ratio]
+    waves = rng.standard_normal((6, 3)) * 3.0
+    phases = rng.uniform(0, 2 * np.pi, 6)
+    lump = Lump(np.asarray(centre_mm, float), turn @ np.diag(1 / half), waves, phases, lobulation)
+    if not lobulation:
+        return lump
+    unit = directions(400)
+    surface = unit * lump.radius(unit)[:, None]
+    gram = surface @ surface.T
+    square = np.diag(gram)
+    longest = np.sqrt(np.max(square[:, None] + square[None] - 2 * gram))
+    return Lump(lump.centre_mm, lump.shape_33 * longest / longest_mm, waves, phases, lobulation)

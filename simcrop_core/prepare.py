@@ -111,12 +111,9 @@ def prepare(
     if placement == "tiled":
         start, shape = _tiled_extent(whole, spec)
     else:
-        center = None
-        if placement == "lungs":
-            center = lung_center(volume)
-            notes.append(_lungs_note(center))
-        start, shape = _window_start(whole, spec, center), spec.shape
-        notes.extend(_left_out(whole, start, shape))
+        start, placed = _placed(volume, whole, spec, placement)
+        shape = spec.shape
+        notes.extend(placed)
     grid = whole.window(start, shape)
     fill = spec.hu_window[0] if spec.padding == "air" else None
     values, inside = resample_linear(
@@ -133,6 +130,34 @@ def prepare(
         placement=placement,
         notes=tuple(notes),
     )
+
+
+def input_grid(
+    volume: CTVolume,
+    spec: InputSpec,
+    placement: Literal["center", "lungs"] = "center",
+    margin_voxels: tuple[int, int, int] = (0, 0, 0),
+) -> tuple[Grid, tuple[Note, ...]]:
+    """Where :func:`prepare` puts the input of a scan, widened by a margin on both sides of each
+    axis, and the notes of placing it."""
+    whole = resampled_grid(volume.grid, spec)
+    start, notes = _placed(volume, whole, spec, placement)
+    wider = tuple(n - m for n, m in zip(start, margin_voxels, strict=True))
+    shape = tuple(n + 2 * m for n, m in zip(spec.shape, margin_voxels, strict=True))
+    return whole.window(wider, shape), tuple(notes)
+
+
+def _placed(
+    volume: CTVolume, whole: Grid, spec: InputSpec, placement: Placement
+) -> tuple[tuple[int, ...], list[Note]]:
+    """First voxel of the one window (in ``whole``), and what is left out or could not be done."""
+    notes: list[Note] = []
+    center = None
+    if placement == "lungs":
+        center = lung_center(volume)
+        notes.append(_lungs_note(center))
+    start = _window_start(whole, spec, center)
+    return start, notes + _left_out(whole, start, spec.shape)
 
 
 def resampled_grid(scan: Grid, spec: InputSpec) -> Grid:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simcrop_core.input_spec import InputSpec
 from simcrop_core.report import Report
 from simcrop_core.statements import Facts, Meaning
 from simcrop_core.volume import CTVolume
@@ -80,3 +81,31 @@ class Study:
     facts: Facts = field(default_factory=Facts.unknown)
     structures_XYZ: NDArray[np.uint8] | None = None
     structure_names: tuple[str, ...] = ()
+
+
+class StudySource(Protocol):
+    """Where one study comes from: small, so that it can be sent to another process."""
+
+    @property
+    def id(self) -> str:
+        """As in :class:`Study`."""
+        ...
+
+    def stamp(self) -> str:
+        """What changes when the study's files do; quick, reads no voxel, raises nothing."""
+        ...
+
+    def load(
+        self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
+    ) -> Study:
+        """The study.
+
+        A source that makes its scans may make it where the model's input lies, on the grid of
+        ``spec`` widened by a margin; one that reads files gives the scan as it is.
+
+        Raises
+        ------
+        SimCroPError
+            It cannot be read.
+        """
+        ...

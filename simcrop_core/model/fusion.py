@@ -67,12 +67,25 @@ class CrossGranularityFusion(nn.Module):
         """Fresh weights from torch's random stream."""
         _initialise_bert(self)
 
-    def forward(self, text_BTD: Tensor, patches_BKD: Tensor) -> Tensor:
-        """Text tokens and visible patches -> fused tokens ``(B, T, width)``."""
+    def forward(
+        self,
+        text_BTD: Tensor,
+        patches_BKD: Tensor,
+        *,
+        instance_level: bool = True,
+        word_level: bool = True,
+    ) -> Tensor:
+        """Text tokens and visible patches -> fused tokens ``(B, T, width)``.
+
+        ``instance_level`` and ``word_level`` say whether f^I and f^W are added (paper, Table 3).
+        """
         text = self.text_in(text_BTD)
         patches = self.vision_in(patches_BKD)
-        instance_B1D = patches.mean(dim=1, keepdim=True)
-        fused = instance_B1D + self.attention(text, patches)
+        fused = torch.zeros_like(text)
+        if instance_level:
+            fused = fused + patches.mean(dim=1, keepdim=True)
+        if word_level:
+            fused = fused + self.attention(text, patches)
         if self.config.kind == "literal":
             return fused
         fused = self.norm1(text + fused)

@@ -78,5 +78,9 @@ class Objective(nn.Module):
     construction, a model that lacks a part it needs.
     """
 
+    def trains(self, name: str) -> bool:
+        """Whether the model's parameter of this name gets a gradient; others are left alone."""
+        return True
+
     def forward(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> LossTerms:
         raise NotImplementedError

@@ -1,0 +1,109 @@
+"""A canvas of voxels to paint shapes on, in the order z, y, x for speed.
+
+Shapes are given in patient coordinates; the canvas finds the voxels that a box of the body can
+reach, and mixes each voxel's value by the share of it that a shape fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simcrop_core.geometry import Grid
+from simcrop_core.phantoms.anatomy_frame import Frame
+from simcrop_core.phantoms.shapes import coverage
+
+Volume = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+
+class Canvas:
+    """Hounsfield units and labels being painted; axis-aligned grids of any orientation."""
+
+    def __init__(self, grid: Grid, frame: Frame) -> None:
+        if not grid.is_axis_aligned:
+            raise ValueError("A phantom is drawn on an axis-aligned grid.")
+        self.grid, self.frame = grid, frame
+        worlds, _ = grid.nearest_axes()
+        #: Array axis of the grid that runs along world x, y, z.
+        self.axis_of = tuple(worlds.index(w) for w in range(3))
+        self.lines = [
+            (
+                grid.affine[w, 3]
+                + grid.affine[w, self.axis_of[w]] * np.arange(grid.shape[self.axis_of[w]])
+            ).astype(np.float32)
+            for w in range(3)
+        ]
+        x, y, z = self.lines
+        self.xw, self.yw, self.zw = x[None, None, :], y[None, :, None], z[:, None, None]
+        self.x, self.y, self.z = frame.patient(self.xw, self.yw, self.zw)
+        self.shape = (z.size, y.size, x.size)
+        self.x = np.ascontiguousarray(np.broadcast_to(self.x, self.shape))
+        self.y = np.ascontiguousarray(np.broadcast_to(self.y, self.shape))
+        self.hu = np.full(self.shape, -1000, np.float32)
+        self.labels = np.zeros(self.shape, np.uint8)
+        self.spacing = np.array([abs(grid.affine[w, self.axis_of[w]]) for w in range(3)])
+        scale = frame.mean_scale
+        #: Width over which a surface is spread, in patient millimetres.
+        self.width = float(np.cbrt(self.spacing.prod())) / scale
+        #: How far the warp can push a point beside its place.
+        self.slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
+
+    def box(self, low: ArrayLike, high: ArrayLike, margin: float = 0.0) -> Box | None:
+        """Slices (z, y, x) that hold a box in patient coordinates; None where it is off the grid."""
+        lo = np.minimum(low, high) - margin - self.width
+        hi = np.maximum(low, high) + margin + self.width
+        corners = np.stack(np.meshgrid(*np.stack([lo, hi]).T, indexing="ij"), -1).reshape(-1, 3)
+        p = corners * self.frame.scale
+        c, s = np.cos(self.frame.roll_rad), np.sin(self.frame.roll_rad)
+        kx, ky = self.frame.slope
+        wx = c * p[:, 0] - s * p[:, 1] + kx * p[:, 2] + self.frame.offset_mm[0]
+        wy = s * p[:, 0] + c * p[:, 1] + ky * p[:, 2] + self.frame.offset_mm[1]
+        wz = p[:, 2] + self.frame.offset_mm[2]
+        found = []
+        for world, slack, line in zip(
+            (wx, wy, wz), (self.slack, self.slack, 0), self.lines, strict=True
+        ):
+            ends = (world.min() - slack, world.max() + slack)
+            if line.size > 1 and line[1] < line[0]:
+                first = int(np.searchsorted(-line, -ends[1]))
+                last = int(np.searchsorted(-line, -ends[0], side="right"))
+            else:
+                first = int(np.searchsorted(line, ends[0]))
+                last = int(np.searchsorted(line, ends[1], side="right"))
+            if first >= last:
+                return None
+            found.append(slice(first, last))
+        return found[2], found[1], found[0]
+
+    def at(self, box: Box) -> tuple[Volume, Volume, Volume]:
+        """Patient coordinates in a box."""
+        return self.x[box], self.y[box], self.z[box[0]]
+
+    def paint(self, box: Box, distance: Volume, hu: float | Volume, label: int) -> None:
+        """Fill the inside of a surface."""
+        self.blend(box, coverage(distance, self.width), hu, label)
+
+    def blend(
+        self, box: Box, share: Volume, hu: float | Volume, label: int | None, least: float = 0.5
+    ) -> None:
+        """Mix values into a box by each voxel's share, and label where the share is ``least``."""
+        target = self.hu[box]
+        change = hu - target
+        change *= share
+        target += change
+        if label is not None:
+            np.copyto(self.labels[box], np.uint8(label), where=share >= least)
+
+    def to_grid(self, array_zyx: NDArray) -> NDArray:
+        """A view of an array of the canvas in the grid's own order of axes."""
+        order = [2 - w for w in self.grid.nearest_axes()[0]]
+        return array_zyx.transpose(order)
+
+
+def polyline_box(points_N3: ArrayLike, radius: float) -> tuple[Sequence[float], Sequence[float]]:
+    """Least and greatest corner of a tube."""
+    points = np.asarray(points_N3, float)
+    return points.min(axis=0) - radius, points.max(axis=0) + radius

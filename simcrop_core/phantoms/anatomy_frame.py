@@ -1,0 +1,107 @@
+"""Patient coordinates: where a point of the body lies in the world, and back.
+
+Patient coordinates are those of the standard adult chest in millimetres: origin at the carina,
++x to the patient's right, +y to the front, +z to the head. A person differs from it by size,
+posture, and a gentle warp, all in one map. Height never mixes with the other two axes, so that
+one slice of an upright grid is one slice of the body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simcrop_core.phantoms.plan import PatientPlan
+
+FloatArray = NDArray[np.float64]
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The map between world and patient coordinates.
+
+    Attributes
+    ----------
+    offset_mm
+        World position of the carina.
+    scale
+        World millimetres to one of the standard chest.
+    roll_rad
+        Turn about the long axis.
+    slope
+        Shift along x and y for each millimetre of height.
+    waves_K6
+        The warp, K waves: amplitude (mm), moved axis (0 or 1), wave numbers (rad/mm) along the
+        other in-plane axis and along z, and the two phases.
+    """
+
+    offset_mm: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    roll_rad: float
+    slope: tuple[float, float]
+    waves_K6: FloatArray
+
+    @classmethod
+    def of(cls, patient: PatientPlan) -> Frame:
+        rng = np.random.default_rng([patient.seed, 1])
+        count = 6
+        waves = np.stack(
+            [
+                rng.normal(0, 1.5, count),
+                np.arange(count) % 2,
+                2 * np.pi / rng.uniform(180, 420, count),
+                2 * np.pi / rng.uniform(160, 420, count),
+                rng.uniform(0, 2 * np.pi, count),
+                rng.uniform(0, 2 * np.pi, count),
+            ],
+            axis=1,
+        )
+        slope = tuple(float(np.tan(np.radians(d))) for d in (patient.lean_deg, patient.pitch_deg))
+        return cls(
+            patient.offset_mm, patient.scale, float(np.radians(patient.roll_deg)), slope, waves
+        )  # type: ignore[arg-type]
+
+    @property
+    def mean_scale(self) -> float:
+        return float(np.cbrt(np.prod(self.scale)))
+
+    def patient(self, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> tuple[Volume, Volume, Volume]:
+        """Patient coordinates of world millimetres; arrays that broadcast give arrays that do.
+
+        The third depends on ``z`` alone and keeps its shape.
+        """
+        xw, yw, zw = (np.asarray(a, np.float32) for a in (x, y, z))
+        u, v, w = (a - np.float32(o) for a, o in zip((xw, yw, zw), self.offset_mm, strict=True))
+        c, s = np.float32(np.cos(self.roll_rad)), np.float32(np.sin(self.roll_rad))
+        kx, ky = (np.float32(k) for k in self.slope)
+        # In-plane parts first: they are small where x, y and z are separate axes.
+        px = (c * u + s * v) - (c * kx + s * ky) * w
+        py = (c * v - s * u) - (c * ky - s * kx) * w
+        shift = [px, py]
+        for amplitude, axis, across, along, p1, p2 in self.waves_K6.astype(np.float32):
+            other = v if axis == 0 else u
+            wave = amplitude * np.sin(across * other + p1)
+            shift[int(axis)] = shift[int(axis)] + wave * np.sin(along * w + p2)
+        sx, sy, sz = (np.float32(k) for k in self.scale)
+        return shift[0] / sx, shift[1] / sy, w / sz
+
+    def world(self, patient_N3: ArrayLike) -> FloatArray:
+        """World millimetres of patient coordinates; the last axis holds x, y, z."""
+        p = np.asarray(patient_N3, np.float64) * self.scale
+        w = p[..., 2]
+        c, s = np.cos(self.roll_rad), np.sin(self.roll_rad)
+        kx, ky = self.slope
+        u, v = p[..., 0], p[..., 1]
+        for _ in range(6):  # the warp is gentle: fixed point, a tenth per round
+            dx, dy = np.zeros_like(w), np.zeros_like(w)
+            wx, wy = c * u - s * v + kx * w, s * u + c * v + ky * w
+            for amplitude, axis, across, along, p1, p2 in self.waves_K6:
+                other = wy if axis == 0 else wx
+                wave = amplitude * np.sin(across * other + p1) * np.sin(along * w + p2)
+                dx, dy = (dx + wave, dy) if axis == 0 else (dx, dy + wave)
+            u, v = p[..., 0] - dx, p[..., 1] - dy
+        world = np.stack([c * u - s * v + kx * w, s * u + c * v + ky * w, w], axis=-1)
+        return world + np.asarray(self.offset_mm)

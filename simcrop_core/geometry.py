@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,6 +53,10 @@ class Grid:
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew where it is unpickled, so that its affine is read-only there too.
+        return Grid, (self.shape, self.affine)
 
     # -- points ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,11 @@ class CTVolume:
         view.setflags(write=False)
         object.__setattr__(self, "hu_XYZ", view)
         object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # NumPy pickles values, not the flag: a copy in another process is as immutable.
+        self.__dict__.update(state)
+        self.hu_XYZ.setflags(write=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:

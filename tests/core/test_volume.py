@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,17 @@ def test_notes_are_added_to_a_new_volume(volume: CTVolume) -> None:
 def test_note_is_one_printable_sentence() -> None:
     assert Note("a", "two\nlines\x1b[31m").text == "two lines [31m."
     assert Note("a", "Done.").text == "Done."
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_copy_in_another_process_cannot_be_written_either(order: str) -> None:
+    volume = CTVolume(np.array(chest(), order=order), Grid(SHAPE, AFFINE))
+    digest = volume.sha256
+    for copied in (pickle.loads(pickle.dumps(volume)), copy.deepcopy(volume)):
+        np.testing.assert_array_equal(copied.hu_XYZ, volume.hu_XYZ)
+        assert copied.sha256 == digest
+        with pytest.raises(ValueError, match="read-only"):
+            copied.hu_XYZ[0, 0, 0] = 7
+        np.testing.assert_array_equal(copied.grid.affine, AFFINE)
+        with pytest.raises(ValueError, match="read-only"):
+            copied.grid.affine[0, 0] = 7

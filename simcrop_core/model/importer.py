@@ -26,13 +26,14 @@ from simcrop_core.model.config import (
     VisionConfig,
     bad_config,
 )
-from simcrop_core.model.foreign import read_foreign_weights
+from simcrop_core.model.foreign import ForeignWeights, read_foreign_weights
 from simcrop_core.model.simcrop import SimCroP, without_weights
 from simcrop_core.model.text import text_config_for
 from simcrop_core.model.vision import ImageDecoder, Shape3, token_positions
 from simcrop_core.volume import Note
 
 _HEAD_WIDTH = 64
+_ENCODER_NAMES = ("cls_token", "pos_embed", "patch_embed", "blocks", "fc_norm")
 _DECODER_NAMES = {
     "decoder_embed": "embed",
     "decoder_blocks": "blocks",
@@ -121,6 +122,7 @@ def import_checkpoint(
     """
     path = Path(path).expanduser()
     foreign = read_foreign_weights(path)
+    _refuse_other_kinds(foreign, path)
     tensors = dict(foreign.tensors)
     notes: list[Note] = []
     layout = _Layout.infer(tensors, input_spec, heads, path, notes)
@@ -176,6 +178,20 @@ def import_checkpoint(
         initialised=initialised,
         notes=tuple(notes),
     )
+
+
+def _refuse_other_kinds(foreign: ForeignWeights, path: Path) -> None:
+    """Refuse an encoder of which a part is there, but not as real numbers: it is not missing."""
+    odd = [name for name in foreign.other if name.partition(".")[0] in _ENCODER_NAMES]
+    if odd:
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        raise SimCroPError(
+            f"Weights of the encoder are not stored as floating-point numbers: "
+            f"{', '.join(sorted(odd)[:5])}{more}",
+            code="weights-mismatch",
+            remedy="Save the checkpoint again as float32, float16 or bfloat16.",
+            path=path,
+        )
 
 
 # -- what the names and shapes tell -------------------------------------------------------------
@@ -383,7 +399,7 @@ def _renamed(
     for name, tensor in tensors.items():
         first, _, rest = name.partition(".")
         new = None
-        if first in ("cls_token", "pos_embed", "patch_embed", "blocks", "fc_norm"):
+        if first in _ENCODER_NAMES:
             new = f"vision.{name}"
         elif with_decoder and first in _DECODER_NAMES:
             new = f"image_decoder.{_DECODER_NAMES[first]}.{rest}"

@@ -268,6 +268,11 @@ def reshaped(name: str, *shape: int) -> authors.State:
     return small_state() | {name: torch.zeros(shape)}
 
 
+def as_integers(name: str) -> authors.State:
+    state = small_state()
+    return state | {name: (100 * state[name]).to(torch.int8)}
+
+
 def with_nan() -> authors.State:
     state = small_state()
     state["blocks.1.mlp.fc1.bias"][3] = float("nan")
@@ -297,6 +302,14 @@ UNFIT = {
     ),
     "half an fc_norm": (without("fc_norm.bias"), "weights-mismatch", "fc_norm.bias"),
     "no patch embedding": (without("patch_embed.proj.weight"), "not-an-encoder", "missing"),
+    "an integer patch embedding": (
+        as_integers("patch_embed.proj.weight"), "weights-mismatch",
+        r"not stored as floating-point numbers: patch_embed\.proj\.weight",
+    ),
+    "integer positions": (
+        as_integers("pos_embed"), "weights-mismatch",
+        "not stored as floating-point numbers: pos_embed",
+    ),
     "a 2D encoder": (reshaped("patch_embed.proj.weight", 64, 3, 16, 16), "not-an-encoder", "3D"),
     "strange positions": (reshaped("pos_embed", 28, 64), "ambiguous-grid", ""),
     "a width without heads": (

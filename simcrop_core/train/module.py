@@ -1,0 +1,76 @@
+"""Model and objective as one module, so that one wrapper distributes both; and its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from simcrop_core.model.fusion import BertLayer
+from simcrop_core.model.vision import Block
+from simcrop_core.objectives.base import Objective, Ranks
+from simcrop_core.study_batch import StudyBatch
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from simcrop_core.model.simcrop import SimCroP
+
+
+class TrainingModule(nn.Module):
+    """What is trained: a model and its objective.
+
+    ``forward(fields, ranks)`` takes the fields of a :class:`StudyBatch` by name (wrappers do not
+    look into frozen dataclasses) and gives the total loss and the named terms, the latter
+    detached: only the total is for gradients.
+    """
+
+    def __init__(self, model: SimCroP, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: dict[str, Any], ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = self.objective(self.model, StudyBatch(**batch), ranks)
+        return losses.total, {name: term.detach() for name, term in losses.terms.items()}
+
+
+def fields_of_batch(batch: StudyBatch) -> dict[str, Any]:
+    """The fields of a batch by name."""
+    return {field.name: getattr(batch, field.name) for field in fields(batch)}
+
+
+def transformer_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The transformer blocks of all encoders and decoders that are trained."""
+    for part in module.modules():
+        if isinstance(part, Block | BertLayer):
+            yield part
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compile each block by itself: one compilation serves all blocks of a kind, and what is
+    between them stays plain Python."""
+    for block in transformer_blocks(module):
+        block.compile()
+
+
+def shard(module: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> nn.Module:
+    """Share the module out over the devices of a mesh (FSDP2), block by block.
+
+    Weights and gradients are summed in float32; with ``bf16`` blocks are sent as bf16, which is
+    how autocast would read them.
+    """
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for block in transformer_blocks(module):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh)
+    return module

@@ -21,7 +21,7 @@ def _heads(x_BTD: Tensor, heads: int) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """Report tokens ask, patches answer: ``(B, T, D)``."""
+    """Report tokens ask, patches answer: ``(B, T, D)``; all of them, or those attended to."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -31,11 +31,14 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, text_BTD: Tensor, patches_BKD: Tensor) -> Tensor:
+    def forward(
+        self, text_BTD: Tensor, patches_BKD: Tensor, attend_B11K: Tensor | None = None
+    ) -> Tensor:
         mixed = F.scaled_dot_product_attention(
             _heads(self.query(text_BTD), self.heads),
             _heads(self.key(patches_BKD), self.heads),
             _heads(self.value(patches_BKD), self.heads),
+            attn_mask=attend_B11K,
         )
         return self.proj(mixed.transpose(1, 2).flatten(2))
 

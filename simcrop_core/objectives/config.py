@@ -143,12 +143,6 @@ class CtClipConfig(LearnedTemperatureFields):
     kind: Literal["ct_clip"] = Field(
         default="ct_clip", description="CT-CLIP: contrast of pooled volume and report."
     )
-    width: int = Field(
-        default=512,
-        ge=1,
-        le=8192,
-        description="Width of the space in which volumes and reports are compared.",
-    )
 
 
 class M3dClipConfig(LearnedTemperatureFields):
@@ -156,12 +150,6 @@ class M3dClipConfig(LearnedTemperatureFields):
 
     kind: Literal["m3d_clip"] = Field(
         default="m3d_clip", description="M3D-CLIP: contrast of CLS tokens."
-    )
-    width: int = Field(
-        default=768,
-        ge=1,
-        le=8192,
-        description="Width of the space in which volumes and reports are compared.",
     )
 
 

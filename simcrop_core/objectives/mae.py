@@ -11,7 +11,7 @@ from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
 from simcrop_core.objectives.config import MaeConfig
 from simcrop_core.objectives.reconstruction import reconstruction_loss, see_visible
-from simcrop_core.objectives.requirements import require_maskable, require_parts
+from simcrop_core.objectives.requirements import VISION_TRUNK, require_maskable, require_parts
 from simcrop_core.study_batch import StudyBatch
 
 
@@ -25,8 +25,7 @@ class MaeObjective(Objective):
         self.config = config
 
     def trains(self, name: str) -> bool:
-        trained = name.startswith(("vision.", "image_decoder."))
-        return trained and not name.startswith("vision.fc_norm.")
+        return name.startswith((*VISION_TRUNK, "image_decoder."))
 
     def forward(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> LossTerms:
         mask, seen = see_visible(self.config, model, batch)

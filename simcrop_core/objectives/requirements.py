@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
+from torch import nn
+
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.config_parts import MaskedImageFields
+
+#: Names of the encoder's parameters that every objective trains, and of those that make the space
+#: in which sentences and patches are compared.
+VISION_TRUNK = ("vision.patch_embed.", "vision.cls_token", "vision.blocks.")
+JOINT_SPACE = ("vision_projection.", "projection_norm.", "text_projection.")
 
 _PARTS = {
     "image_decoder": "a decoder of masked patches",
@@ -35,6 +42,17 @@ def require_cls_token(model: SimCroP, objective: str) -> None:
             f"{model.config.name!r} has none",
             code="model-lacks-part",
             remedy="Set the model's vision.cls_token to true, or choose the objective ct_clip.",
+        )
+
+
+def require_text_projection(model: SimCroP, objective: str) -> None:
+    """Refuse a model that takes the frozen encoder's vectors as they are."""
+    if isinstance(model.text_projection, nn.Identity):
+        raise SimCroPError(
+            f"The objective {objective} contrasts volumes with reports in a space that is learned, "
+            f"and the model {model.config.name!r} takes the frozen report vectors as they are",
+            code="model-lacks-part",
+            remedy="Set the model's projection_width, for example to 512.",
         )
 
 

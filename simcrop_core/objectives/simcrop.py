@@ -14,7 +14,13 @@ from simcrop_core.objectives.config import SimCroPConfig
 from simcrop_core.objectives.losses import full_precision, similarity_alignment_sums
 from simcrop_core.objectives.reconstruction import reconstruction_loss, see_visible
 from simcrop_core.objectives.report_masking import ReportMasking, readable, report_terms
-from simcrop_core.objectives.requirements import require_maskable, require_parts, require_words
+from simcrop_core.objectives.requirements import (
+    JOINT_SPACE,
+    VISION_TRUNK,
+    require_maskable,
+    require_parts,
+    require_words,
+)
 from simcrop_core.study_batch import StudyBatch
 
 
@@ -37,20 +43,20 @@ class SimCroPObjective(Objective):
             self.masking = ReportMasking(config, model)
         fusion = model.config.fusion
         # Printed literally, Eq. 5 has the report's tokens as queries alone.
-        self._reads_text = config.word_level or (fusion is not None and fusion.kind == "residual")
+        self._reads_text = config.word_level or (
+            config.instance_level and fusion is not None and fusion.kind == "residual"
+        )
 
     def trains(self, name: str) -> bool:
-        if name.startswith(("vision.fc_norm.", "segmentation.")):
-            return False
-        if name.startswith(("vision_projection.", "text_projection.")):
+        if name.startswith((*VISION_TRUNK, "image_decoder.")):
+            return True
+        if name.startswith(JOINT_SPACE):
             return self.config.similarity_alignment
         if name.startswith("fusion.attention."):
             return self.config.word_level
-        if name.startswith("fusion.text_in.") and not self._reads_text:
-            return False
-        if name.startswith(("fusion.", "text_decoder.")):
-            return self.config.models_reports
-        return True
+        if name.startswith("fusion.text_in."):
+            return self._reads_text
+        return self.config.models_reports and name.startswith(("fusion.", "text_decoder."))
 
     def forward(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> LossTerms:
         config = self.config
@@ -71,8 +77,8 @@ class SimCroPObjective(Objective):
         """Eq. 2-4 in the model's joint space, by the similarity that the model answers with."""
         with full_precision(patches_BKD):
             total, reports = similarity_alignment_sums(
-                model.vision_projection(patches_BKD.float()),
-                model.text_projection(batch.sentences_BSD.float()),
+                model.project_patches(patches_BKD.float()),
+                model.project_sentences(batch.sentences_BSD.float()),
                 batch.sentence_mask_BS,
                 top_k=self.config.top_k,
                 temperature=self.config.temperature,

@@ -75,7 +75,11 @@ def encode(
     ------
     SimCroPError
         An unknown placement, device or precision; a model whose features are not finite.
+    TypeError
+        ``volume`` is no `CTVolume`; a path is read by `simcrop_core.io.read_volume`.
     """
+    if not isinstance(volume, CTVolume):
+        raise TypeError(f"encode takes a CTVolume (see read_volume), not {_kind(volume)}.")
     say = progress or silent
     say("preparing", 0, 1)
     prepared = prepare(volume, model.input_spec, placement=placement)
@@ -132,7 +136,14 @@ def align(
     ------
     SimCroPError
         No sentence at all; ``top_k`` below 1; a scan encoded by another model; no text encoder.
+    TypeError
+        ``scan`` or ``report`` is something else, such as a path: `read_volume` and `read_report`
+        read those.
     """
+    if not isinstance(scan, CTVolume | Encoded):
+        raise TypeError(f"align takes a CTVolume (see read_volume) or Encoded, not {_kind(scan)}.")
+    if not isinstance(report, Report | None):
+        raise TypeError(f"align takes a Report (see read_report), not {_kind(report)}.")
     asked = check_request(model, report, queries, top_k)
     texts = [] if report is None else [sentence.statement for sentence in report.sentences]
     texts += [" ".join(s.text.split()) for s in asked if s.section == QUERY]
@@ -201,6 +212,10 @@ def align(
         model={**model.card(), "precision": encoded.precision},
         volume=replace(encoded.volume, notes=(*encoded.volume.notes, *notes)),
     )
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def check_request(
@@ -313,7 +328,7 @@ def _encode_windows(
         if not inside[block].any() and (features is not None or number < total - 1):
             continue
         with _telling(vision, say, number, total):
-            tokens = vision(prepared.window(number)[None].to(device)).patches_BND[0]
+            tokens = vision(prepared.window(number)[None].to(device)).evidence_BNE[0]
         values = tokens.float().cpu().numpy().reshape(*window_shape, -1)
         if features is None:
             features = np.zeros((*prepared.patches.shape, values.shape[-1]), dtype=np.float32)

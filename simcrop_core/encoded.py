@@ -93,7 +93,8 @@ class Encoded:
     Attributes
     ----------
     patches_ND
-        float32, one row per patch in flat order: the encoder's tokens after the last block.
+        float32, one row per patch in flat order: the encoder's tokens after the last block, each
+        followed by the vectors of its cells where the model has that finer level.
     patches
         Where the patches lie.
     inside_N

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from os import PathLike
 from typing import Any, Literal
 
@@ -24,6 +25,18 @@ UNTRAINED = "untrained"
 
 FormulaPosition = Literal["sincos3d", "official2axis"]
 PositionKind = Literal["sincos3d", "official2axis", "loaded"]
+
+# Fields that came after the first models were saved, with what those models do. While a model
+# keeps to that, they have no part in its identity, so that it stays what it was.
+_LATER: dict[str, dict[str, Any]] = {
+    "vision": {"stem": "linear", "stem_width": 24, "cells": None, "cell_width": 64},
+    "": {
+        "projection_norm": False,
+        "text_centred": False,
+        "cell_sharpness": 20.0,
+        "presence": None,
+    },
+}
 
 
 class _Config(BaseModel):
@@ -67,10 +80,37 @@ class VisionConfig(_Config):
         "formula, blind to the depth axis) or loaded (came with a checkpoint; this grid only).",
     )
 
+    stem: Literal["linear", "conv"] = Field(
+        default="linear",
+        description="How a patch becomes a token: linear, as published, or conv: a small "
+        "convolutional network inside the patch.",
+    )
+    stem_width: int = Field(
+        default=24,
+        ge=1,
+        le=1024,
+        description="Channels of the convolutional stem's first layer; doubled at each further.",
+    )
+    cells: tuple[int, int, int] | None = Field(
+        default=None,
+        description="A second, finer level: cells of a patch along each axis, such as (2, 2, 2), "
+        "taken from the convolutional stem. None means none.",
+    )
+    cell_width: int = Field(
+        default=64, ge=1, le=4096, description="Length of a cell's feature vector."
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> VisionConfig:
         _heads_divide(self.width, self.heads, "vision encoder")
         _formula_fits(self.position, self.width, "vision encoder")
+        if self.cells is not None:
+            if self.stem != "conv":
+                raise ValueError("A finer level (cells) needs the convolutional stem.")
+            if min(self.cells) < 1 or not 2 <= math.prod(self.cells) <= 64:
+                raise ValueError(
+                    f"A patch is cut into 2 to 64 cells, such as (2, 2, 2), not {self.cells}."
+                )
         return self
 
     @property
@@ -158,6 +198,25 @@ class TextDecoderConfig(_Config):
         return self
 
 
+class PresenceConfig(_Config):
+    """How likely a sentence is true of a scan: its similarities pooled, then a logistic curve."""
+
+    of: Literal["statement", "finding"] = Field(
+        default="statement",
+        description="What the probability is of: that the statement is true (no effusion: that "
+        "there is none), or that the finding it names is there (no effusion: that there is one).",
+    )
+    sharpness: float = Field(
+        default=20.0,
+        gt=0,
+        le=1000,
+        description="b of the pooling (1/b)(log sum exp(b s) - log N) before training; learned.",
+    )
+    temperature: float = Field(
+        default=0.07, gt=0, le=100, description="Of the logistic curve before training; learned."
+    )
+
+
 class SegmentationConfig(_Config):
     """A UNETR-style segmentation head on the vision encoder."""
 
@@ -234,6 +293,23 @@ class ModelConfig(_Config):
     similarity: Literal["cosine", "raw"] = Field(
         default="cosine", description="cosine: vectors are L2-normalised; raw: dot product (Eq. 2)."
     )
+    projection_norm: bool = Field(
+        default=False, description="Whether a LayerNorm comes before the patches' projection."
+    )
+    text_centred: bool = Field(
+        default=False,
+        description="Whether a mean sentence vector, saved with the weights, is taken off before "
+        "the sentences' projection; vectors of one encoder share most of their direction.",
+    )
+    cell_sharpness: float = Field(
+        default=20.0,
+        gt=0,
+        le=1000,
+        description="How far a patch's similarity follows the best of its cells (finer level).",
+    )
+    presence: PresenceConfig | None = Field(
+        default=None, description="Whether a sentence is true of the scan, as a probability."
+    )
     image_decoder: ImageDecoderConfig | None = Field(
         default=None, description="Decoder of masked image modelling; only pre-training needs it."
     )
@@ -254,6 +330,11 @@ class ModelConfig(_Config):
             raise ValueError(
                 f"An input of {self.input_spec.patches} patches is beyond the limit of 262144."
             )
+        cells, patch = self.vision.cells, self.input_spec.patch_shape
+        if cells is not None and (
+            cells == patch or any(p % c for p, c in zip(patch, cells, strict=True))
+        ):
+            raise ValueError(f"Patches of {patch} voxels cannot be cut into {cells} cells.")
         if (self.fusion is None) != (self.text_decoder is None):
             raise ValueError("Fusion and text decoder work together: give both or neither.")
         if self.fusion is not None and self.text_decoder is not None:
@@ -297,6 +378,11 @@ class ModelConfig(_Config):
         """Digest of all that changes results; not of names, origin or where text is found."""
         kept = self.model_dump(mode="json", exclude={"name", "provenance"})
         kept["text"].pop("source")
+        for part, fields in _LATER.items():
+            settings = kept[part] if part else kept
+            for field, before in fields.items():
+                if settings[field] == before:
+                    settings.pop(field)
         if kept["segmentation"] is not None:
             kept["segmentation"].pop("trained")
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Models by name: ``paper``, ``released`` and ``starter``."""
+"""Models by name: ``paper``, ``released``, ``starter`` and ``grounded``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from simcrop_core.model.config import (
     FusionConfig,
     ImageDecoderConfig,
     ModelConfig,
+    PresenceConfig,
     Provenance,
     SegmentationConfig,
     TextDecoderConfig,
@@ -51,6 +52,17 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
             "fusion": FusionConfig(heads=6),
             "text_decoder": TextDecoderConfig(depth=2, width=384, heads=6, hidden_width=1536),
         },
+        # For the objective of the same name: all that helps sentences to find their place, and
+        # nothing of what reads masked reports.
+        "grounded": {
+            "vision": VisionConfig(depth=6, width=384, heads=6, stem="conv", cells=(2, 2, 2)),
+            "text": MINILM,
+            "projection_width": 128,
+            "projection_norm": True,
+            "text_centred": True,
+            "presence": PresenceConfig(),
+            "image_decoder": ImageDecoderConfig(depth=2, width=192, heads=6),
+        },
     }
 )
 
@@ -71,7 +83,8 @@ def create_model(
     Parameters
     ----------
     preset
-        ``"paper"`` (8 layers), ``"released"`` (12) or ``"starter"`` (small, for a CPU).
+        ``"paper"`` (8 layers), ``"released"`` (12), ``"starter"`` (small, for a CPU) or
+        ``"grounded"`` (small, with a convolutional stem, a finer level and presence).
     text_encoder
         ``"minilm"``, a folder, or a hub id in the person's cache, in place of the preset's.
     segmentation_labels
@@ -107,8 +120,8 @@ def create_model(
         parts["text"], encoder = text_config_for(text_encoder or parts["text"], sentence_vector)
     if not for_training:
         for name in ("image_decoder", "fusion", "text_decoder"):
-            parts.pop(name)
-    elif encoder is not None:
+            parts.pop(name, None)
+    elif encoder is not None and "text_decoder" in parts:
         decoder = parts["text_decoder"]
         parts["text_decoder"] = decoder.model_copy(
             update={"vocabulary_size": encoder.vocabulary_size}

@@ -1,11 +1,13 @@
 """The model: a vision encoder and a frozen text encoder that meet in one space.
 
-Shapes in names: S sentences; N patches; D the width of a vector.
+Shapes in names: S sentences; N patches; C cells of a patch; D the width of a vector; E that of a
+patch's token and its cells' vectors together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig, model_config_from
+from simcrop_core.model.embedding import pool_cells
 from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
-from simcrop_core.model.vision import ImageDecoder, Shape3, VisionEncoder, resized_positions
+from simcrop_core.model.presence import Presence
+from simcrop_core.model.vision import (
+    LAYER_NORM_EPS,
+    ImageDecoder,
+    Shape3,
+    VisionEncoder,
+    resized_positions,
+)
 
 if TYPE_CHECKING:
     from simcrop_core.model.segmentation import SegmentationNet
@@ -38,7 +49,11 @@ class SimCroP(nn.Module):
         Parts that only pre-training needs, or None.
     segmentation
         The segmentation head, or None.
+    presence_head
+        Pools similarities into a probability, or None.
     """
+
+    text_mean: Tensor
 
     def __init__(self, config: ModelConfig, *, text_location: str | None = None) -> None:
         super().__init__()
@@ -52,6 +67,17 @@ class SimCroP(nn.Module):
         self.text_projection = (
             nn.Linear(text_width, joint) if projected or text_width != joint else nn.Identity()
         )
+        self.projection_norm = (
+            nn.LayerNorm(vision.width, eps=LAYER_NORM_EPS)
+            if config.projection_norm
+            else nn.Identity()
+        )
+        self.cell_projection = (
+            nn.Linear(vision.cell_width, joint) if vision.cells is not None else nn.Identity()
+        )
+        if config.text_centred:
+            self.register_buffer("text_mean", torch.zeros(text_width))
+        self.presence_head = None if config.presence is None else Presence(config.presence)
         self.image_decoder: ImageDecoder | None = None
         self.fusion: CrossGranularityFusion | None = None
         self.text_decoder: TextDecoder | None = None
@@ -90,8 +116,12 @@ class SimCroP(nn.Module):
                 if isinstance(part, nn.Linear):
                     nn.init.xavier_uniform_(part.weight)
                     nn.init.zeros_(part.bias)
+                elif isinstance(part, nn.LayerNorm):
+                    part.reset_parameters()
                 elif not isinstance(part, nn.Identity):
                     part.initialise()  # type: ignore[operator]
+            if self.config.text_centred and parts is None:
+                self.text_mean.zero_()
 
     # -- facts ----------------------------------------------------------------------------------
 
@@ -160,22 +190,95 @@ class SimCroP(nn.Module):
         """Sentence vectors, before projection; see :meth:`TextEncoder.encode_sentences`."""
         return self.text.encode_sentences(sentences)
 
+    def set_text_mean(self, mean_D: Tensor) -> None:
+        """Set the sentence vector that is taken off all others before their projection.
+
+        ``mean_D`` is the mean of the training data's sentence vectors, before projection.
+        """
+        if not self.config.text_centred:
+            raise ValueError("Only a model with text_centred has a mean sentence vector.")
+        with torch.no_grad():
+            self.text_mean.copy_(mean_D)
+
     def project_patches(self, patches_ND: Tensor) -> Tensor:
         """Patch vectors in the joint space; unit length where the similarity is the cosine."""
-        return self._joint(self.vision_projection(patches_ND))
+        return self._joint(self.joint_patches(patches_ND))
 
     def project_sentences(self, sentences_SD: Tensor) -> Tensor:
         """Sentence vectors in the joint space; unit length where the similarity is the cosine."""
-        return self._joint(self.text_projection(sentences_SD))
+        return self._joint(self.joint_sentences(sentences_SD))
+
+    def joint_patches(self, patches_ND: Tensor) -> Tensor:
+        """Patch vectors in the joint space, of any length."""
+        return self.vision_projection(self.projection_norm(patches_ND))
+
+    def joint_sentences(self, sentences_SD: Tensor) -> Tensor:
+        """Sentence vectors in the joint space, of any length."""
+        if self.config.text_centred:
+            sentences_SD = sentences_SD - self.text_mean
+        return self.text_projection(sentences_SD)
+
+    def project_cells(self, cells_NCE: Tensor) -> Tensor:
+        """Cells' vectors in the joint space; unit length where the similarity is the cosine."""
+        return self._joint(self.cell_projection(cells_NCE))
 
     def _joint(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
 
-    def similarity(self, patches_ND: Tensor, sentences_SD: Tensor) -> Tensor:
-        """Sim of every sentence with every patch, ``(S, N)`` float32 (paper, Eq. 2)."""
-        patches = self.project_patches(patches_ND.float())
+    def similarity(self, evidence_NE: Tensor, sentences_SD: Tensor) -> Tensor:
+        """Sim of every sentence with every patch, ``(S, N)`` float32 (paper, Eq. 2).
+
+        ``evidence_NE`` is the encoder's ``evidence_BNE`` of a scan: its patch tokens and, where
+        the model has the finer level, their cells' vectors. A patch's similarity then follows its
+        own and its cells' (:func:`~simcrop_core.model.embedding.pool_cells`). Any number of axes
+        may stand before N and S.
+        """
+        patches, cells = self.similarity_levels(evidence_NE, sentences_SD)
+        if cells is None:
+            return patches
+        return pool_cells(patches, cells, self.config.cell_sharpness)
+
+    def similarity_levels(
+        self, evidence_NE: Tensor, sentences_SD: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both levels apart: the patches' own ``(S, N)`` and their cells' ``(S, N, C)`` or None."""
         sentences = self.project_sentences(sentences_SD.float())
-        return sentences @ patches.transpose(-1, -2)
+        vision = self.config.vision
+        evidence = evidence_NE.float()
+        expected = vision.width + math.prod(vision.cells or (0,)) * vision.cell_width
+        if evidence.shape[-1] != expected:
+            raise ValueError(
+                f"The evidence has {evidence.shape[-1]} columns, not {expected}; it is the "
+                "encoder's evidence_BNE."
+            )
+        patches_ND = self.project_patches(evidence[..., : vision.width])
+        patches_SN = sentences @ patches_ND.transpose(-1, -2)
+        if vision.cells is None:
+            return patches_SN, None
+        cells = evidence[..., vision.width :].unflatten(-1, (-1, vision.cell_width))
+        cells = self.project_cells(cells)
+        count = cells.shape[-2]
+        cells_SM = sentences @ cells.flatten(-3, -2).transpose(-1, -2)
+        return patches_SN, cells_SM.unflatten(-1, (-1, count))
+
+    def presence(self, similarity_SN: Tensor, mask_N: Tensor | None = None) -> Tensor:
+        """How likely each sentence is true of the scan, ``(S,)`` in [0, 1].
+
+        What the probability is of, see ``PresenceConfig.of``. Patches where ``mask_N`` is False,
+        such as those outside the scan, have no part.
+
+        Raises
+        ------
+        SimCroPError
+            The model has no such head.
+        """
+        if self.presence_head is None:
+            raise SimCroPError(
+                f"The model {self.config.name!r} was not made to tell whether sentences are true.",
+                code="no-presence",
+                remedy="Use a model that was trained with a presence term.",
+            )
+        return self.presence_head(similarity_SN, mask_N)
 
 
 def without_weights(config: ModelConfig, *, text_location: str | None = None) -> SimCroP:

@@ -1,8 +1,8 @@
 """The vision encoder: a plain ViT over the patches of a CT, and the decoder of masked modelling.
 
 Shapes in names: B batch; H, W, D voxels along the three axes (as ``_B1HWD``); N patches;
-K patches that are kept (visible); T tokens, that is patches and CLS; P voxels of a patch; as the
-last letter D is the width of a vector (as in ``_BND``).
+K patches that are kept (visible); T tokens, that is patches and CLS; P voxels of a patch; C cells
+of a patch; E, or D as the last letter, the width of a vector (as in ``_BND``).
 
 Patches are numbered in C order over the grid (H, W, D): the depth axis runs fastest. Names of the
 parameters are those of the authors' checkpoint, so that it loads as it is.
@@ -25,11 +25,12 @@ from simcrop_core.model.config import (
     PositionKind,
     VisionConfig,
 )
-
-Shape3 = tuple[int, int, int]
-
-LAYER_NORM_EPS = 1e-6
-
+from simcrop_core.model.embedding import LAYER_NORM_EPS as LAYER_NORM_EPS
+from simcrop_core.model.embedding import CellHead, ConvStem
+from simcrop_core.model.embedding import PatchEmbedding as PatchEmbedding
+from simcrop_core.model.embedding import Shape3 as Shape3
+from simcrop_core.model.embedding import gather_tokens as gather_tokens
+from simcrop_core.model.embedding import patchify as patchify
 
 # -- positions ----------------------------------------------------------------------------------
 
@@ -84,45 +85,6 @@ def resized_positions(
     volume = table_1ND.transpose(1, 2).reshape(1, -1, *old_grid)
     volume = F.interpolate(volume, size=new_grid, mode="trilinear", align_corners=False)
     return torch.cat([special, volume.flatten(2).transpose(1, 2)], dim=1).contiguous()
-
-
-# -- patches ------------------------------------------------------------------------------------
-
-
-def patchify(x_B1HWD: Tensor, patch_shape: Shape3) -> Tensor:
-    """The voxels of every patch, ``(B, N, P)``: patches and voxels both in C order.
-
-    This is also the target of masked image modelling (paper, Eq. 1).
-    """
-    B, _, *size = x_B1HWD.shape
-    p, q, r = patch_shape
-    h, w, d = (n // s for n, s in zip(size, patch_shape, strict=True))
-    blocks = x_B1HWD.reshape(B, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
-    return blocks.reshape(B, h * w * d, p * q * r)
-
-
-class PatchEmbedding(nn.Module):
-    """A strided 3D convolution, computed as one matrix product over the patches that are kept."""
-
-    def __init__(self, patch_shape: Shape3, width: int) -> None:
-        super().__init__()
-        self.patch_shape = patch_shape
-        # Holds weight (D, 1, p, q, r) and bias under the checkpoint's names. Its forward is not
-        # used: kernel and stride are equal, so the product below is the same sum, and masked
-        # patches need not be computed at all.
-        self.proj = nn.Conv3d(1, width, kernel_size=patch_shape, stride=patch_shape)
-
-    def forward(self, x_B1HWD: Tensor, keep_BK: Tensor | None = None) -> Tensor:
-        """``(B, 1, H, W, D)`` -> ``(B, N or K, width)``."""
-        patches_BNP = patchify(x_B1HWD, self.patch_shape)
-        if keep_BK is not None:
-            patches_BNP = gather_tokens(patches_BNP, keep_BK)
-        return F.linear(patches_BNP, self.proj.weight.flatten(1), self.proj.bias)
-
-
-def gather_tokens(tokens_BND: Tensor, index_BK: Tensor) -> Tensor:
-    """The tokens with the given indices, ``(B, K, D)``."""
-    return tokens_BND.gather(1, index_BK[..., None].expand(-1, -1, tokens_BND.shape[-1]))
 
 
 # -- blocks -------------------------------------------------------------------------------------
@@ -201,12 +163,24 @@ class VisionFeatures:
         The CLS token after the last block, or None where the encoder has none.
     hidden
         Patch tokens after the blocks asked for, in that order.
+    cells_BNCE
+        Vectors of the cells of these patches, cells in C order in their patch; None where the
+        encoder has no finer level.
     """
 
     patches_BND: Tensor
     pooled_BD: Tensor
     cls_BD: Tensor | None
     hidden: tuple[Tensor, ...] = ()
+    cells_BNCE: Tensor | None = None
+
+    @property
+    def evidence_BNE(self) -> Tensor:
+        """All that a sentence is compared with, one row a patch: its token, then its cells."""
+        if self.cells_BNCE is None:
+            return self.patches_BND
+        cells = self.cells_BNCE.flatten(2).to(self.patches_BND.dtype)
+        return torch.cat([self.patches_BND, cells], dim=-1)
 
 
 class VisionEncoder(nn.Module):
@@ -230,7 +204,17 @@ class VisionEncoder(nn.Module):
         self.grid_shape = grid_shape
         self.patch_shape = patch_shape
         width = config.width
-        self.patch_embed = PatchEmbedding(patch_shape, width)
+        self.patch_embed: PatchEmbedding | ConvStem
+        self.cell_head: CellHead | None = None
+        if config.stem == "conv":
+            stem = ConvStem(patch_shape, config.cells or (1, 1, 1), config.stem_width, width)
+            self.patch_embed = stem
+            if config.cells is not None:
+                self.cell_head = CellHead(
+                    stem.channels, width, math.prod(config.cells), config.cell_width
+                )
+        else:
+            self.patch_embed = PatchEmbedding(patch_shape, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.cls_token else None
         tokens = math.prod(grid_shape) + config.cls_token
         self.register_buffer("pos_embed", torch.zeros(1, tokens, width))
@@ -242,9 +226,7 @@ class VisionEncoder(nn.Module):
     def initialise(self) -> None:
         """Fresh weights from torch's random stream; positions by their formula."""
         initialise_transformer(self)
-        projection = self.patch_embed.proj
-        nn.init.xavier_uniform_(projection.weight.view(self.config.width, -1))
-        nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+        self.patch_embed.initialise()
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
         if self.config.position != "loaded":
@@ -289,7 +271,12 @@ class VisionEncoder(nn.Module):
         """
         grid_shape = self._grid_of(x_B1HWD)
         positions_1TD = self._positions(grid_shape, position)
-        tokens = self.patch_embed(x_B1HWD, keep_BK)
+        cells_BKCE: Tensor | None = None
+        if isinstance(self.patch_embed, ConvStem):
+            cells_BKCE = self.patch_embed.cells(x_B1HWD, keep_BK)
+            tokens = self.patch_embed.tokens(cells_BKCE)
+        else:
+            tokens = self.patch_embed(x_B1HWD, keep_BK)
         own_positions = positions_1TD[:, positions_1TD.shape[1] - math.prod(grid_shape) :]
         if keep_BK is not None:
             own_positions = gather_tokens(own_positions.expand(len(tokens), -1, -1), keep_BK)
@@ -305,11 +292,16 @@ class VisionEncoder(nn.Module):
             if number in taps:
                 hidden[number] = tokens[:, special:]
         patches_BND = tokens[:, special:]
+        if self.cell_head is not None and cells_BKCE is not None:
+            cells_BKCE = self.cell_head(cells_BKCE, patches_BND)
+        else:
+            cells_BKCE = None
         return VisionFeatures(
             patches_BND=patches_BND,
             pooled_BD=self.fc_norm(patches_BND.mean(dim=1)),
             cls_BD=tokens[:, 0] if special else None,
             hidden=tuple(hidden[number] for number in taps),
+            cells_BNCE=cells_BKCE,
         )
 
     def _grid_of(self, x_B1HWD: Tensor) -> Shape3:

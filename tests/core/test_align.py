@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,7 +44,7 @@ class MeanModel(torch.nn.Module):
         b = x_B1HWD.shape[0]
         mean = x_B1HWD.reshape(b, 4, 8, 4, 8, 4, 4).mean(dim=(2, 4, 6)).reshape(b, -1)
         return SimpleNamespace(
-            patches_BND=torch.stack([mean, -mean, torch.ones_like(mean)], dim=-1)
+            evidence_BNE=torch.stack([mean, -mean, torch.ones_like(mean)], dim=-1)
         )
 
     def encode_text(self, sentences):
@@ -88,7 +89,7 @@ def test_similarities_are_the_models_and_the_order_falls() -> None:
     volume = ball_volume([0, 0, 300])
     model = MeanModel()
     result = align(model, volume, queries=["bright", "dark", "other"], top_k=7)
-    expected = model.see(prepare(volume, SPEC).input_1HWD[None]).patches_BND[0, :, 0].numpy()
+    expected = model.see(prepare(volume, SPEC).input_1HWD[None]).evidence_BNE[0, :, 0].numpy()
     assert np.allclose(result.similarity_SN[0], expected, atol=1e-6)
     assert np.allclose(result.similarity_SN[1], -expected, atol=1e-6)
     assert result.similarity_SN.dtype == np.float32
@@ -117,7 +118,7 @@ def test_a_flat_map_is_recognised_by_its_score() -> None:
     assert abs(flat.score) < 4
     # Scores again, from the definition.
     nulls = MeanModel().encode_text(["bright", "flat", *null_sentences()]).sentences_SD.numpy()
-    features = MeanModel().see(prepare(volume, SPEC).input_1HWD[None]).patches_BND[0].numpy()
+    features = MeanModel().see(prepare(volume, SPEC).input_1HWD[None]).evidence_BNE[0].numpy()
     similarity = (nulls @ features.T)[:, result.inside_N].astype(np.float64)
     contrast = np.sort(similarity, axis=1)[:, -4:].mean(axis=1) - similarity.mean(axis=1)
     null = contrast[2:]
@@ -181,7 +182,7 @@ class WindowModel(MeanModel):
 
     def see(self, x_B1HWD):
         self.calls += 1
-        return SimpleNamespace(patches_BND=torch.full((1, 64, 3), float(self.calls)))
+        return SimpleNamespace(evidence_BNE=torch.full((1, 64, 3), float(self.calls)))
 
 
 def test_stitching_takes_the_deeper_window() -> None:
@@ -293,6 +294,16 @@ def test_one_string_is_not_taken_apart_into_letters() -> None:
         align(MeanModel(), ball_volume([0, 0, 300]), queries="bright")
     result = align(MeanModel(), ball_volume([0, 0, 300]), queries=["bright\x1b[31m  spot\n"])
     assert result.sentences[0].text == "bright [31m  spot"
+
+
+def test_a_path_is_told_from_a_scan() -> None:
+    volume = ball_volume([0, 0, 300])
+    with pytest.raises(TypeError, match=r"CTVolume \(see read_volume\) or Encoded, not str"):
+        align(MeanModel(), "ct.nii.gz", queries=["bright"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"CTVolume .* not PurePosixPath"):
+        encode(MeanModel(), PurePosixPath("ct.nii.gz"))  # type: ignore[arg-type, call-overload]
+    with pytest.raises(TypeError, match=r"Report \(see read_report\), not str"):
+        align(MeanModel(), volume, "No effusion.")  # type: ignore[arg-type]
 
 
 def test_scores_that_say_nothing_are_said_to() -> None:

@@ -218,9 +218,7 @@ def _cardiomegaly(draw: _Draw) -> list[FindingPlan]:
     severity = draw.severity()
     low, high = {"mild": (1.16, 1.22), "moderate": (1.22, 1.3), "severe": (1.3, 1.38)}[severity]
     scale = float(draw.rng.uniform(low, high))
-    return [
-        draw.finding("Cardiomegaly", severity=severity, attributes={"scale": f"{scale:.3f}"})
-    ]
+    return [draw.finding("Cardiomegaly", severity=severity, attributes={"scale": f"{scale:.3f}"})]
 
 
 def _hiatal_hernia(draw: _Draw) -> list[FindingPlan]:
@@ -422,7 +420,10 @@ def _bronchial(name: str) -> Callable[[_Draw], list[FindingPlan]]:
             kind = draw.pick(("cylindrical", "varicose", "cystic"), (0.6, 0.2, 0.2))
             attributes = {"type": kind}
         if draw.chance(0.45):
-            side, level = draw.side(both=0.85), draw.pick(("any", "lower", "upper"), (0.5, 0.4, 0.1))
+            side, level = (
+                draw.side(both=0.85),
+                draw.pick(("any", "lower", "upper"), (0.5, 0.4, 0.1)),
+            )
             return [
                 draw.finding(
                     name,
@@ -474,7 +475,9 @@ def _opacity(draw: _Draw) -> list[FindingPlan]:
 
 
 def _emphysema(draw: _Draw) -> list[FindingPlan]:
-    kind = draw.pick(("centrilobular", "paraseptal", "panlobular", "bullous"), (0.5, 0.25, 0.1, 0.15))
+    kind = draw.pick(
+        ("centrilobular", "paraseptal", "panlobular", "bullous"), (0.5, 0.25, 0.1, 0.15)
+    )
     attributes = {"type": kind}
     severity = draw.severity()
     if kind == "bullous":

@@ -3,20 +3,17 @@
 All lengths are millimetres in RAS+ world coordinates, and every random texture is a function of the
 world position, so that the same finding looks alike on any grid.
 
-Axes: X, Y, Z voxels of a box; N points or voxels; P points along a line.
+Axes: Z, Y, X voxels of a box, in the order in which the chest lies in memory; N points or voxels;
+P points along a line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
-
-if TYPE_CHECKING:
-    from simcrop_core.phantoms.anatomy import Anatomy
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -28,7 +25,7 @@ LATTICE = 16
 
 @dataclass(frozen=True)
 class Box:
-    """A part of the grid: its slices and the positions of its voxels in mm, ready to broadcast."""
+    """A part of the voxels, in the order z, y, x, and their positions in mm, to broadcast."""
 
     slices: tuple[slice, slice, slice]
     x: Float
@@ -38,64 +35,17 @@ class Box:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.x.size, self.y.size, self.z.size
+        return self.z.size, self.y.size, self.x.size
 
     @property
     def voxel_mm(self) -> float:
         """The mean edge of a voxel: over so much an edge is blurred by partial volume."""
         return float(np.mean(self.spacing_mm))
 
-    def points(self, mask: Bool) -> Float:
+    def points(self, mask_ZYX: Bool) -> Float:
         """The positions ``(N, 3)`` of the voxels in a mask of this box, in the mask's order."""
-        i, j, k = np.nonzero(mask)
+        k, j, i = np.nonzero(mask_ZYX)
         return np.stack([self.x.ravel()[i], self.y.ravel()[j], self.z.ravel()[k]], axis=1)
-
-
-def box_between(anatomy: Anatomy, low_mm: ArrayLike, high_mm: ArrayLike) -> Box | None:
-    """The voxels between two corners, or None where the grid has none there."""
-    slices, axes, spacing = [], [], []
-    for axis, low, high in zip(
-        (anatomy.x, anatomy.y, anatomy.z),
-        np.asarray(low_mm, float),
-        np.asarray(high_mm, float),
-        strict=True,
-    ):
-        line = axis.ravel()
-        inside = np.flatnonzero((line >= low) & (line <= high))
-        if not inside.size:
-            return None
-        part = slice(int(inside[0]), int(inside[-1]) + 1)
-        slices.append(part)
-        axes.append(line[part].astype(np.float32))
-        spacing.append(abs(float(line[1] - line[0])) if line.size > 1 else 1.0)
-    x, y, z = axes
-    return Box(
-        (slices[0], slices[1], slices[2]),
-        x[:, None, None],
-        y[None, :, None],
-        z[None, None, :],
-        (spacing[0], spacing[1], spacing[2]),
-    )
-
-
-def box_around(anatomy: Anatomy, points_mm: ArrayLike, margin_mm: float) -> Box | None:
-    """The voxels within a margin of the points' bounding box."""
-    points_N3 = np.atleast_2d(np.asarray(points_mm, float))
-    return box_between(anatomy, points_N3.min(0) - margin_mm, points_N3.max(0) + margin_mm)
-
-
-def box_of(anatomy: Anatomy, mask_XYZ: Bool, margin_mm: float = 0.0) -> Box | None:
-    """The voxels within a margin of a mask's bounding box."""
-    low, high = [], []
-    for axis, line in enumerate((anatomy.x.ravel(), anatomy.y.ravel(), anatomy.z.ravel())):
-        others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(mask_XYZ.any(axis=others))
-        if not hit.size:
-            return None
-        ends = line[hit[0]], line[hit[-1]]
-        low.append(min(ends) - margin_mm - 1e-3)
-        high.append(max(ends) + margin_mm + 1e-3)
-    return box_between(anatomy, low, high)
 
 
 def share(distance: Float, blur_mm: float) -> Float:
@@ -145,9 +95,9 @@ def tube_distance(
             parts.append(slice(inside[0], inside[-1] + 1))
         if len(parts) < 3:
             continue
-        dx = axes[0][parts[0]][:, None, None] - start[0]
-        dy = axes[1][parts[1]][None, :, None] - start[1]
-        dz = axes[2][parts[2]][None, None, :] - start[2]
+        dx = axes[0][parts[0]] - start[0]
+        dy = axes[1][parts[1]][:, None] - start[1]
+        dz = axes[2][parts[2]][:, None, None] - start[2]
         step = end - start
         along = np.clip(
             (dx * step[0] + dy * step[1] + dz * step[2]) / max(float(step @ step), 1e-6), 0.0, 1.0
@@ -156,7 +106,7 @@ def tube_distance(
         away += (dy - along * step[1]) ** 2
         away += (dz - along * step[2]) ** 2
         here = np.sqrt(away) - (first + along * (last - first))
-        part = distance[tuple(parts)]
+        part = distance[tuple(parts[::-1])]
         np.minimum(part, here, out=part)
     return distance
 
@@ -202,10 +152,10 @@ def texture(box: Box, cell_mm: float, rng: np.random.Generator) -> Float:
     """A smooth random field with lumps of about twice ``cell_mm``: mean 0, deviation about 1."""
     lattice = rng.standard_normal((LATTICE, LATTICE, LATTICE)).astype(np.float32)
     x, y, z = (_spline_weights(axis.ravel(), cell_mm) for axis in (box.x, box.y, box.z))
-    field = (x @ lattice.reshape(LATTICE, -1)).reshape(-1, LATTICE, LATTICE)
-    field = np.matmul(y, field)  # (X, Y, LATTICE)
+    field = (z @ lattice.transpose(2, 1, 0).reshape(LATTICE, -1)).reshape(-1, LATTICE, LATTICE)
+    field = np.matmul(y, field)  # (Z, Y, LATTICE)
     # The cubic B-spline averages: along an axis its mean square weight is 0.479.
-    return np.matmul(field, z.T) * np.float32(0.479**-1.5)
+    return np.matmul(field, x.T) * np.float32(0.479**-1.5)
 
 
 def texture_at(points_N3: Float, cell_mm: float, rng: np.random.Generator) -> Float:

@@ -73,6 +73,8 @@ STRUCTURES: tuple[str, ...] = (
     "bowel",
     "abdominal fat",
     "couch",
+    "pleural fluid",
+    "pericardial fluid",
 )
 #: Name -> label.
 LABELS: dict[str, int] = {name: label for label, name in enumerate(STRUCTURES, start=1)}

@@ -15,12 +15,15 @@ from simcrop_core.phantoms.findings_lung import (
     draw_opacity,
 )
 from simcrop_core.phantoms.findings_plan import plan_findings
+from simcrop_core.phantoms.findings_pleura import draw_atelectasis, draw_pleural_effusion
 from simcrop_core.phantoms.findings_scene import Scene, scene_of
 from simcrop_core.phantoms.plan import FindingPlan
 
 __all__ = ["draw_finding", "plan_findings"]
 
 DRAWN: dict[str, Callable[[Scene, FindingPlan], NDArray[np.bool_]]] = {
+    "Pleural effusion": draw_pleural_effusion,
+    "Atelectasis": draw_atelectasis,
     "Lung nodule": draw_nodule,
     "Consolidation": draw_consolidation,
     "Lung opacity": draw_opacity,

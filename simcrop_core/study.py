@@ -42,6 +42,9 @@ class SentenceFacts:
         Key into :attr:`Study.regions` of the part of the scan it speaks of, or None.
     alternates
         Counterfactuals.
+    wording
+        Which wording of a phantom's report it is, such as ``"lung-nodule/present/seen/03"``;
+        empty elsewhere. Those with ``/unseen/`` are held out from training.
     """
 
     text: str
@@ -49,6 +52,7 @@ class SentenceFacts:
     meaning: Meaning = field(default_factory=Meaning)
     region: str | None = None
     alternates: tuple[Alternate, ...] = ()
+    wording: str = ""
 
 
 @dataclass(frozen=True, eq=False)

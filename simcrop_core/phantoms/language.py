@@ -1,0 +1,359 @@
+"""The report of a phantom: what is said of it, in which order, in which words.
+
+Everything that is there is said in the Findings; of what is not there and of what is normal a
+part is said, as radiologists do, and nothing of what the scan does not show. The order of organs
+varies as it does in CT-RATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+
+from simcrop_core.phantoms.language_sentences import (
+    VALIDATION_SEED,
+    Speaker,
+    Wording,
+    sides_and_levels,
+)
+from simcrop_core.phantoms.language_words import LUNG_FINDINGS, MASS_MM
+from simcrop_core.phantoms.phrases_impression import ADVICE, NORMAL
+from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan
+from simcrop_core.statements import FINDINGS, Facts, Level, Meaning, Side
+from simcrop_core.study import SentenceFacts
+
+#: Number of the report's stream: ``np.random.default_rng([seed, STREAM_REPORT])``.
+STREAM_REPORT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a scan shows of a phantom.
+
+    Attributes
+    ----------
+    plan
+        The phantom, with those findings only that the scan shows; a finding of both lungs of
+        which the scan shows one is a finding of that one.
+    shares
+        Structure -> how much of it lies in the scan, 0 to 1; one that is missing counts as 0.
+        Beside the structures: ``lungs``, ``heart``, ``hiatus``, ``axillae`` and each third of the
+        lungs (``"upper lobes"``, ``"middle lobes"``, ``"lower lobes"``).
+    """
+
+    plan: PhantomPlan
+    shares: Mapping[str, float]
+
+    @property
+    def facts(self) -> Facts:
+        return Facts.from_occurrences((f.name, f.side, f.level) for f in self.plan.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A report's text and what its Findings' sentences state, in order."""
+
+    text: str
+    sentences: tuple[SentenceFacts, ...]
+
+
+# How often a finding is said not to be there, by one who says everything.
+_NEGATED: dict[str, float] = {
+    "Medical material": 0.05,
+    "Arterial wall calcification": 0.15,
+    "Cardiomegaly": 0.15,
+    "Pericardial effusion": 0.8,
+    "Coronary artery wall calcification": 0.15,
+    "Hiatal hernia": 0.18,
+    "Lymphadenopathy": 0.85,
+    "Emphysema": 0.2,
+    "Atelectasis": 0.2,
+    "Lung nodule": 0.45,
+    "Lung opacity": 0.3,
+    "Pulmonary fibrotic sequela": 0.15,
+    "Pleural effusion": 0.85,
+    "Mosaic attenuation pattern": 0.12,
+    "Peribronchial thickening": 0.12,
+    "Consolidation": 0.55,
+    "Bronchiectasis": 0.2,
+    "Interlobular septal thickening": 0.15,
+}
+# The same for the other side or another lobe where the finding is in one.
+_NEGATED_ELSEWHERE = {"Pleural effusion": 0.55, "Lung nodule": 0.3, "Consolidation": 0.3}
+_NEGATED_ELSEWHERE_ELSE = 0.15
+_NEGATED_ONE_PLACE = 0.05  # of one side or lobe only, though it is nowhere
+
+# Organ: how often it is said to be normal, and what of which structures the scan must show.
+_ORGANS: dict[str, tuple[float, dict[str, float]]] = {
+    "airways": (0.95, {"trachea": 0.3, "lungs": 0.5}),
+    "heart": (0.8, {"heart": 0.9}),
+    "vessels": (0.6, {"aorta": 0.55, "pulmonary artery": 0.9}),
+    "aorta": (0.35, {"aorta": 0.8}),
+    "pulmonary arteries": (0.2, {"pulmonary artery": 0.9}),
+    "thyroid": (0.25, {"thyroid": 0.8}),
+    "esophagus": (0.6, {"oesophagus": 0.7}),
+    "mediastinum": (0.2, {"heart": 0.7, "trachea": 0.4}),
+    "lungs": (0.7, {"lungs": 0.8}),
+    "no mass": (0.4, {"lungs": 0.7}),
+    "pleura": (0.35, {"lungs": 0.7}),
+    "liver": (0.5, {"liver": 0.15}),
+    "spleen": (0.3, {"spleen": 0.4}),
+    "stomach": (0.1, {"stomach": 0.4}),
+    "kidneys": (0.3, {"kidneys": 0.1}),
+    "adrenal glands": (0.55, {"adrenal glands": 0.8}),
+    "upper abdomen": (0.55, {"liver": 0.2, "spleen": 0.3}),
+    "spine": (0.6, {"vertebrae": 0.3}),
+    "ribs": (0.2, {"ribs": 0.5}),
+    "sternum": (0.12, {"sternum": 0.8}),
+    "bones": (0.6, {"vertebrae": 0.3, "ribs": 0.3}),
+    "lung window": (0.35, {"lungs": 0.5}),
+    "no contrast": (0.35, {"heart": 0.5}),
+    "contrast": (0.2, {"heart": 0.5}),
+}
+#: Which part of the phantom a statement about an organ speaks of: a name of ``truth_regions``.
+ORGAN_REGIONS: dict[str, str] = {
+    "vessels": "great vessels",
+    "pulmonary arteries": "pulmonary artery",
+    "esophagus": "oesophagus",
+    "no mass": "lungs",
+    "pleura": "pleural spaces",
+    "lung window": "lungs",
+    "no contrast": "mediastinum",
+    "contrast": "great vessels",
+}
+# What the scan must show for a finding to be said to be absent.
+_NEEDED: dict[str, dict[str, float]] = {
+    "Medical material": {"lungs": 0.9},
+    "Arterial wall calcification": {"aorta": 0.8},
+    "Cardiomegaly": {"heart": 0.9},
+    "Pericardial effusion": {"heart": 0.8},
+    "Coronary artery wall calcification": {"heart": 0.8},
+    "Hiatal hernia": {"hiatus": 1.0},
+    "Lymphadenopathy": {"heart": 0.6, "lungs": 0.7},
+    "Pleural effusion": {"lungs": 0.7},
+}
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "airways": ("airways", "endotracheal tube", "tracheostomy tube"),
+    "heart": (
+        "heart",
+        "no contrast",
+        "contrast",
+        "Cardiomegaly",
+        "Pericardial effusion",
+        "Coronary artery wall calcification",
+        "coronary stent",
+        "bypass clips",
+        "valve prosthesis",
+    ),
+    "vessels": (
+        "vessels",
+        "aorta",
+        "pulmonary arteries",
+        "Arterial wall calcification",
+        "Medical material",
+    ),
+    "thyroid": ("thyroid",),
+    "esophagus": ("esophagus", "Hiatal hernia", "nasogastric tube"),
+    "nodes": ("Lymphadenopathy", "mediastinum"),
+    "lungs": ("lungs", "no mass", "lung window", *sorted(LUNG_FINDINGS)),
+    "pleura": ("pleura", "Pleural effusion", "pleural drain"),
+    "abdomen": ("liver", "spleen", "stomach", "kidneys", "adrenal glands", "upper abdomen"),
+    "bones": ("spine", "ribs", "sternum", "bones", "sternal wires"),
+}
+_SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names}
+_ORDERS: tuple[tuple[float, str], ...] = (
+    (0.4, "airways heart vessels thyroid esophagus nodes lungs pleura abdomen bones"),
+    (0.15, "airways thyroid nodes heart vessels esophagus lungs pleura abdomen bones"),
+    (0.15, "airways lungs pleura heart vessels nodes esophagus thyroid abdomen bones"),
+    (0.1, "heart vessels pleura nodes esophagus airways lungs thyroid abdomen bones"),
+    (0.1, "lungs pleura airways nodes heart vessels esophagus thyroid abdomen bones"),
+    (0.1, "airways esophagus vessels heart nodes thyroid pleura lungs bones abdomen"),
+)
+
+
+def write_report(shown: Shown, wording: Wording = "auto") -> WrittenReport:
+    """Write the report of what a scan shows of a phantom.
+
+    ``wording``: ``"seen"`` or ``"unseen"`` for the wordings of training or those held out from it;
+    ``"auto"`` is seen, and of phantoms for validation half of the sentences are unseen.
+    """
+    seed = shown.plan.seed
+    validation = wording == "auto" and seed >= VALIDATION_SEED
+    rng = np.random.default_rng([seed, STREAM_REPORT])
+    speaker = Speaker(
+        rng,
+        shown.facts,
+        "mixed" if validation else "seen" if wording == "auto" else wording,
+        axillae=shown.shares.get("axillae", 0) > 0.8,
+        aligned=abs(shown.plan.patient.scoliosis_mm) < 8,
+    )
+    writer = _Writer(shown, rng, speaker)
+    sentences = writer.findings()
+    return WrittenReport(_text(rng, sentences, writer.impression()), sentences)
+
+
+class _Writer:
+    def __init__(self, shown: Shown, rng: np.random.Generator, speaker: Speaker) -> None:
+        self.shown, self.rng, self.say = shown, rng, speaker
+        self.facts = speaker.facts
+        self.present = {f.name for f in shown.plan.findings}
+        # Some say everything, some next to nothing.
+        self.talkative = float(rng.uniform(0.45, 1.15))
+
+    def findings(self) -> tuple[SentenceFacts, ...]:
+        items = [*self._present(), *self._absent(), *self._organs()]
+        if sum(section == "lungs" for section, _, _ in items) == 1:  # nothing to introduce
+            items = [item for item in items if not item[2].wording.startswith("lung-window")]
+        shares = np.array([share for share, _ in _ORDERS])
+        order = _ORDERS[int(self.rng.choice(len(_ORDERS), p=shares / shares.sum()))][1].split()
+        items.sort(key=lambda item: (order.index(item[0]), item[1]))
+        return tuple(sentence for _, _, sentence in items)
+
+    def impression(self) -> list[str]:
+        lines = []
+        told: set[tuple[str, str, str]] = set()
+        for finding in self.shown.plan.findings:
+            key = finding.name, finding.side, finding.level
+            if key not in told and self.rng.random() < 0.9:
+                told.add(key)
+                lines.append(self.say.conclusion(finding))
+        lines = [lines[i] for i in self.rng.permutation(len(lines))]
+        lines = list(dict.fromkeys(lines)) or (
+            [] if self.present else [self.say.plain(NORMAL)]
+        )
+        if self.present and (not lines or self.rng.random() < 0.25):
+            lines.append(self.say.plain(ADVICE))
+        return lines
+
+    # Each gives (section, place within it, sentence).
+
+    def _present(self) -> list[tuple[str, float, SentenceFacts]]:
+        items = []
+        plans = list(enumerate(self.shown.plan.findings))
+        effusions = {f.side: (n, f) for n, f in plans if f.name == "Pleural effusion"}
+        if {"left", "right"} <= set(effusions) and self.rng.random() < 0.65:
+            (m, right), (n, left) = effusions["right"], effusions["left"]
+            plans = [(number, f) for number, f in plans if number not in (m, n)]
+            sentence = self.say.effusions(right, left, f"findings {min(m, n)} {max(m, n)}")
+            items.append(("pleura", self.rng.uniform(0.3, 1.2), sentence))
+        for number, finding in plans:
+            key = finding.attributes.get("device", finding.name)
+            section = _SECTION_OF.get(key) or _SECTION_OF[finding.name]
+            sentence = self.say.finding(finding, f"findings {number}")
+            items.append((section, self.rng.uniform(0.3, 1.2), sentence))
+        return items
+
+    def _absent(self) -> list[tuple[str, float, SentenceFacts]]:
+        items = []
+        for name in FINDINGS:
+            if not self._shows(_NEEDED.get(name, {"lungs": 0.5})):
+                continue
+            for side, level in self._absent_places(name):
+                region = absent_region(name, side, level)
+                sentence = self.say.absent(name, side, level, region)
+                items.append((_SECTION_OF[name], self.rng.uniform(0.5, 1.5), sentence))
+        return items
+
+    def _absent_places(self, name: str) -> list[tuple[Side, Level]]:
+        """Where a finding is said not to be."""
+        rng, talk = self.rng, self.talkative
+        draws = rng.random(2)
+        elsewhere = [p for p in sides_and_levels() if p != ("any", "any")]
+        elsewhere = [p for p in elsewhere if self._may_deny(name, *p)]
+        some = elsewhere[int(rng.integers(len(elsewhere)))] if elsewhere else None
+        if name not in self.present:
+            if draws[0] < _NEGATED[name] * talk:
+                return [("any", "any")]
+            return [some] if some and draws[1] < _NEGATED_ONE_PLACE else []
+        if name == "Pleural effusion" and some:
+            some = next((p for p in elsewhere if p[1] == "any"), None)
+        likely = _NEGATED_ELSEWHERE.get(name, _NEGATED_ELSEWHERE_ELSE) * talk
+        return [some] if some and draws[0] < likely else []
+
+    def _may_deny(self, name: str, side: Side, level: Level) -> bool:
+        if name not in LUNG_FINDINGS and (name != "Pleural effusion" or level != "any"):
+            return False
+        if level != "any" and self.shown.shares.get(f"{level} lobes", 0) < 0.7:
+            return False
+        return self.facts.truth(Meaning.of(name, side, level, present=False)) == 1
+
+    def _organs(self) -> list[tuple[str, float, SentenceFacts]]:
+        items = []
+        for name, (share, needed) in _ORGANS.items():
+            if self.rng.random() < share * self.talkative and self._shows(needed):
+                if not self._is_normal(name):
+                    continue
+                place = -1.0 if name in ("lung window", "no contrast") else self.rng.uniform(0, 1)
+                sentence = self.say.organ(name, ORGAN_REGIONS.get(name, name))
+                items.append((_SECTION_OF[name], place, sentence))
+        return items
+
+    def _is_normal(self, name: str) -> bool:
+        plan = self.shown.plan
+        devices = {f.attributes.get("device") for f in plan.findings}
+        nodules = [f.size_mm or 0 for f in plan.findings if f.name == "Lung nodule"]
+        widened = plan.patient.aorta_scale > 1.12
+        return {
+            "heart": "Cardiomegaly" not in self.present,
+            "vessels": not widened,
+            "aorta": not widened,
+            "lungs": not self.present & LUNG_FINDINGS,
+            "no mass": max(nodules, default=0) < MASS_MM / 2,
+            "pleura": "Pulmonary fibrotic sequela" not in self.present,
+            "stomach": "Hiatal hernia" not in self.present and "nasogastric tube" not in devices,
+            "esophagus": "Hiatal hernia" not in self.present,
+            "upper abdomen": "Hiatal hernia" not in self.present,
+            "sternum": "sternal wires" not in devices,
+            "bones": "sternal wires" not in devices,
+            "no contrast": plan.scanner.contrast == "none",
+            "contrast": plan.scanner.contrast != "none",
+        }.get(name, True)
+
+    def _shows(self, needed: Mapping[str, float]) -> bool:
+        return all(self.shown.shares.get(name, 0) >= least for name, least in needed.items())
+
+
+def absent_region(name: str, side: Side, level: Level) -> str:
+    """Where a finding would be that is said not to be there: a name of ``truth_regions``."""
+    sided = f"{side} " if side in ("left", "right") else ""
+    if name in LUNG_FINDINGS:
+        if level == "any":
+            return f"{sided}lung" if sided else "lungs"
+        return f"{sided}{level} {'lobe' if sided else 'lobes'}"
+    if name == "Pleural effusion":
+        return f"{sided}pleural space" if sided else "pleural spaces"
+    return {
+        "Medical material": "body",
+        "Arterial wall calcification": "aorta",
+        "Cardiomegaly": "heart",
+        "Pericardial effusion": "pericardium",
+        "Coronary artery wall calcification": "coronary arteries",
+        "Hiatal hernia": "hiatus",
+        "Lymphadenopathy": "lymph node stations",
+    }[name]
+
+
+def _text(
+    rng: np.random.Generator, sentences: tuple[SentenceFacts, ...], impression: list[str]
+) -> str:
+    """The report as a text: Findings, then Impression, laid out in one of several ways."""
+    findings, conclusion = (
+        ("Findings:", "Impression:"),
+        ("FINDINGS:", "IMPRESSION:"),
+        ("Findings:", "Conclusion:"),
+    )[int(rng.integers(3))]
+    gap = "\n" if rng.random() < 0.15 else " "
+    numbers = count(1)
+    mark = ("", "- ", "• ", "1. ")[int(rng.integers(4))]
+    lines = [f"{next(numbers)}. {line}" if mark == "1. " else mark + line for line in impression]
+    body = gap.join(sentence.text for sentence in sentences)
+    between = " " if mark == "" else "\n"
+    return f"{findings}\n{body}\n\n{conclusion}\n{between.join(lines)}\n"
+
+
+def narrowed(finding: FindingPlan, side: Side) -> FindingPlan:
+    """A finding of both sides of which the scan shows one."""
+    return replace(finding, side=side, count=1 if finding.count <= 2 else finding.count // 2)

@@ -6,14 +6,14 @@ reach, and mixes each voxel's value by the share of it that a shape fills.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simcrop_core.geometry import Grid
 from simcrop_core.phantoms.anatomy_frame import Frame
-from simcrop_core.phantoms.shapes import coverage
+from simcrop_core.phantoms.shapes import capsule, coverage
 
 Volume = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
@@ -96,6 +96,29 @@ class Canvas:
         target += change
         if label is not None:
             np.copyto(self.labels[box], np.uint8(label), where=share >= least)
+
+    def bone(
+        self, box: Box, distance: Volume, cortex: float, marrow: float, wall_mm: float, name: int
+    ) -> None:
+        """Fill the inside of a surface with marrow behind a hard shell."""
+        core = coverage(distance + np.float32(wall_mm), self.width)
+        self.blend(box, coverage(distance, self.width), cortex + core * (marrow - cortex), name)
+
+    def tube(self, points_N3: ArrayLike, radius_N: ArrayLike, hu: float, name: int) -> None:
+        """Fill a tube through points."""
+        for box, distance in self.capsules(points_N3, radius_N):
+            self.paint(box, distance, hu, name)
+
+    def capsules(
+        self, points_N3: ArrayLike, radius_N: ArrayLike, beyond_mm: float = 0.0
+    ) -> Iterator[tuple[Box, Volume]]:
+        """Boxes and distances, one for each straight piece of a tube."""
+        points, radius = np.asarray(points_N3, float), np.asarray(radius_N, float)
+        for p, q, a, b in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
+            margin = max(a, b) + beyond_mm
+            box = self.box(p, q, margin)
+            if box is not None:
+                yield box, capsule(*self.at(box), p, q, a, b)
 
     def to_grid(self, array_zyx: NDArray) -> NDArray:
         """A view of an array of the canvas in the grid's own order of axes."""

@@ -1,0 +1,189 @@
+"""Spine, sternum, shoulder girdle and humeri."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcrop_core.phantoms.anatomy import LABELS
+from simcrop_core.phantoms.anatomy_cage import Cage
+from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_courses import spine_bow
+from simcrop_core.phantoms.anatomy_lattice import Lattice
+from simcrop_core.phantoms.anatomy_ribs import VERTEBRAE
+from simcrop_core.phantoms.shapes import capsule, coverage, ellipsoid, smooth_union, spline
+
+Volume = NDArray[np.float32]
+_HEIGHTS = np.array(sorted(VERTEBRAE.values()))
+#: Half width and half depth of the vertebral bodies by height (T1 31 x 17 mm, T12 43 x 31 mm,
+#: Panjabi et al., Spine 1991).
+_BODY_Z = (-280, -150, -60, 20, 106, 140)
+_BODY_W = (25, 21.5, 16.5, 15, 15.5, 13)
+_BODY_D = (18, 16.5, 15.5, 13.5, 9.5, 8.5)
+
+
+def paint_bones(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
+    """Paint all bones but the ribs."""
+    _spine(canvas, cage, marrow_hu)
+    _sternum(canvas, cage, marrow_hu)
+    for side in (1, -1):
+        _shoulder(canvas, cage, side, marrow_hu)
+
+
+def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
+    whole = canvas.box((-36, -105, -320), (36, 40, 170))
+    if whole is None:
+        return
+    line = cage.tubes["spine"][0]
+    order = np.argsort(line[:, 2])
+    heights, depth = line[order, 2], line[order, 1]
+    slope = np.gradient(depth, heights)
+    disc = LABELS["intervertebral discs"]
+    slices = max(1, 60_000 // ((whole[1].stop - whole[1].start) * (whole[2].stop - whole[2].start)))
+    for start in range(whole[0].start, whole[0].stop, slices):
+        box = (slice(start, min(start + slices, whole[0].stop)), whole[1], whole[2])
+        x, y, z = canvas.at(box)
+        u = x - spine_bow(cage.patient, z)[0].astype(np.float32)
+        v = y - np.interp(z, heights, depth).astype(np.float32)
+        half_w = np.interp(z, _BODY_Z, _BODY_W).astype(np.float32)
+        half_d = np.interp(z, _BODY_Z, _BODY_D).astype(np.float32)
+        ring = np.sqrt((u / half_w) ** 2 + (v / half_d) ** 2)
+        axial = (ring - 1) * half_d
+        axial = np.maximum(axial, -v - half_d * np.float32(0.86))
+        # Plates of the vertebrae stand square to the spine's own course.
+        level = z + np.interp(z, heights, slope).astype(np.float32) * v
+        number = np.interp(level, _HEIGHTS, np.arange(len(_HEIGHTS))).astype(np.float32)
+        nearest = np.rint(number)
+        pitch = np.interp(z, _HEIGHTS[:-1], np.diff(_HEIGHTS)).astype(np.float32)
+        off = (number - nearest) * pitch
+        high = pitch * np.float32(0.405)
+        waist = np.float32(1.6) * (1 - np.minimum((off / high) ** 2, 1))
+        body = np.maximum(axial + waist, np.abs(off) - high)
+        canvas.paint(box, axial + np.float32(0.5), 88, disc)
+        trabecula = marrow_hu + 26 * np.sin(u * 0.9 + z) * np.sin(v * 1.1) * np.sin(z * 1.3)
+        core = coverage(body + np.float32(1.1), canvas.width)
+        plate = 430 + 160 * (np.abs(off) > high - 1.5)
+        hu = plate + core * (trabecula - plate)
+        canvas.blend(box, coverage(body, canvas.width), hu, LABELS["vertebrae"])
+        # The canal, with its ring of pedicles (upper half of a vertebra) and laminae.
+        w = v + half_d + np.float32(9.5)
+        canal = np.sqrt((u / 10.5) ** 2 + (w / 8.5) ** 2)
+        arch = (canal - 1) * np.float32(9)
+        phase = (number - nearest).astype(np.float32)
+        bony = np.where(w > -2, (phase > 0.02) & (phase < 0.42), (phase > -0.42) & (phase < 0.3))
+        wall = np.abs(arch - np.float32(3.2)) - np.float32(3.2)
+        wall = np.where(bony & (w < 8), wall, 9)
+        wall = np.where(np.abs(phase) < 0.5, wall, 9).astype(np.float32)
+        canvas.bone(box, wall, 620, marrow_hu * 0.9, 1.3, LABELS["vertebrae"])
+        canvas.paint(box, arch, 14, LABELS["spinal canal"])
+        cord = (np.sqrt((u / 6.0) ** 2 + (w / 4.2) ** 2) - 1) * np.float32(5)
+        canvas.paint(box, cord, 40, LABELS["spinal canal"])
+    _processes(canvas, cage, marrow_hu)
+
+
+def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
+    line = cage.tubes["spine"][0]
+    order = np.argsort(line[:, 2])
+    bone = LABELS["vertebrae"]
+    for name, z in VERTEBRAE.items():
+        bow = float(spine_bow(cage.patient, np.float64(z))[0])
+        y = float(np.interp(z, line[order, 2], line[order, 1]))
+        d = float(np.interp(z, _BODY_Z, _BODY_D))
+        thoracic, lumbar = name.startswith("T"), name.startswith("L")
+        drop = 24 if thoracic and name not in ("T11", "T12") else 9
+        parts = [((0, -d - 17, -3), (0, -d - 40, -3 - drop), 3.6, 3.2, bone)]
+        reach = 33 - 1.2 * max(0, int(name[1:]) - 6) if thoracic else 36 if lumbar else 26
+        for s in (1, -1):
+            back = -d - 27 if thoracic else -d - 10
+            parts.append(((s * 11, -d - 8, 5), (s * reach, back, 5), 5.0, 4.0, bone))
+            if thoracic:
+                number = int(name[1:])
+                head = 9 if number < 11 else 4
+                low, end = (s * 17, -d + 4, head), (s * (reach + 4), -d - 24, head - 4)
+                parts.append((low, end, 4.2, 4.0, LABELS["ribs"]))
+        for p, q, a, b, label in parts:
+            start, stop = np.array(p) + (bow, y, z), np.array(q) + (bow, y, z)
+            box = canvas.box(start, stop, max(a, b))
+            if box is not None:
+                distance = capsule(*canvas.at(box), start, stop, a, b)
+                canvas.bone(box, distance, 560, marrow_hu, 1.2, label)
+
+
+def _sternum(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
+    box = canvas.box((-36, 20, -132), (36, 125, 52))
+    if box is None:
+        return
+    x, y, z = canvas.at(box)
+    _, middle, half = cage.outline(z)
+    lean = np.float32(np.clip(cage.phases[6] - 3, -2, 2))
+    half_w = np.interp(
+        z, (-132, -122, -104, -98, -70, -20, -9, -5, 0, 22, 44, 50),
+        (3, 6, 7, 14, 18, 14, 13.5, 15, 18, 24, 27, 21),
+    ).astype(np.float32)  # fmt: skip
+    thick = np.interp(z, (-132, -100, -8, -5, 0, 50), (2.5, 5, 5, 6.0, 5.5, 7)).astype(np.float32)
+    u = np.abs(x - lean) - half_w + thick
+    v = np.abs(y - (middle + half + 7.5)) - thick * 0.2
+    distance = np.sqrt(np.maximum(u, 0) ** 2 + np.maximum(v, 0) ** 2) + np.minimum(u, 0)
+    distance = distance - thick * np.float32(0.8)
+    notch = 12 - np.sqrt(x * x + (z - 54) ** 2)
+    joint = 2.2 - np.abs(z + 6.5)
+    ends = np.maximum(z - 47, -128 - z)
+    distance = np.maximum(np.maximum(distance, notch), np.maximum(ends, joint * 0.8))
+    canvas.bone(box, distance.astype(np.float32), 420, marrow_hu * 0.75, 1.2, LABELS["sternum"])
+
+
+def _shoulder(canvas: Canvas, cage: Cage, side: int, marrow_hu: float) -> None:
+    up = cage.patient.arms == "up"
+    head, elbow = (np.array(p) for p in cage.arm_axis)
+    sz = head[2]
+    flip = np.array([side, 1, 1])
+    front = float(np.add(*cage.outline(np.float32(40))[1:]))
+    lateral = (128, -14, sz + 26)
+    course = [(24, front + 8, 50), (58, front + 2, 62), (98, 14, 0.6 * sz + 34), lateral]
+    points, radius = spline(np.array(course) * flip, 9.0, (7.5, 5.2, 5.2, 6.5))
+    for box, distance in canvas.capsules(points, radius):
+        canvas.bone(box, distance, 900, marrow_hu * 1.1, 1.8, LABELS["clavicles"])
+    _blade(canvas, cage, side, up, marrow_hu)
+    ridge = np.array([(74, -98, 44), (104, -84, 58), (132, -46, sz + 14), (140, -16, sz + 24)])
+    ridge_points, ridge_radius = spline(ridge * flip, 10.0, (3.2, 4.0, 4.6, 6.0))
+    neck = np.array([(100, -66, 34), (108, -40, 0.5 * sz + 10), (head[0] - 30, head[1] - 8, sz - 8)])
+    coracoid = np.array([(head[0] - 28, head[1], sz + 8), (head[0] - 24, head[1] + 22, sz + 6)])
+    for pieces, widths in (
+        (ridge_points, ridge_radius),
+        (neck * flip, (4.5, 6.5, 11.0)),
+        (coracoid * flip, (6.0, 4.5)),
+    ):
+        for box, distance in canvas.capsules(pieces, widths):
+            canvas.bone(box, distance, 720, marrow_hu, 1.4, LABELS["scapulae"])
+    shaft = [head * flip, (head + (elbow - head) * 0.16) * flip, elbow * flip]
+    for box, distance in canvas.capsules(np.array(shaft), (15.0, 11.5, 11.0)):
+        canvas.bone(box, distance, 1250, 30, 4.0, LABELS["humeri"])
+    box = canvas.box(head * flip, head * flip, 26)
+    if box is not None:
+        ball = ellipsoid(*canvas.at(box), head * flip, (22.5, 22.5, 22.5))
+        canvas.bone(box, ball, 620, marrow_hu * 1.1, 1.4, LABELS["humeri"])
+
+
+def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) -> None:
+    """The blade of the scapula: a plate at an even depth over the ribs."""
+    box = canvas.box((side * 40, -140, -95), (side * 140, 0, 100))
+    if box is None:
+        return
+    lattice = Lattice(canvas, box, 5.0)
+    depth = lattice.voxels(lattice(cage.inside))
+    azimuth = lattice.voxels(lattice(cage.azimuth))
+    x, _, z = canvas.at(box)
+    turn = -16.0 if up else 0.0
+    s = (azimuth - np.float32(122 + turn)) * np.float32(2)
+    w = z - np.float32(14 if up else 0)
+    medial = s - 52 - w * np.float32(0.1)
+    upper = w - 66 - 0.1 * s
+    # From the lower angle to the joint.
+    lower = (-(s + 22) * 0.78 - (w - 44) * 0.62 - 8) * np.float32(1.0)
+    edge = smooth_union(-upper, -medial, 0.1) * -1
+    edge = np.maximum(edge, lower)
+    middle = np.float32(21.5 if up else 22.5)
+    thick = 1.5 + 2.6 * np.clip(1 + lower / 9, 0, 1)
+    plate = np.maximum(np.abs(depth - middle) - thick, edge)
+    plate = np.where(side * x > 45, plate, 9).astype(np.float32)
+    canvas.bone(box, plate, 700, marrow_hu, 1.3, LABELS["scapulae"])

@@ -22,12 +22,40 @@ _BODY_W = (25, 21.5, 16.5, 15, 15.5, 13)
 _BODY_D = (18, 16.5, 15.5, 13.5, 9.5, 8.5)
 
 
-def paint_bones(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
-    """Paint all bones but the ribs."""
+def paint_bones(canvas: Canvas, cage: Cage, marrow_hu: float, muscle_hu: float) -> None:
+    """Paint all bones but the ribs, and the muscles on both sides of the spine."""
+    _beside_spine(canvas, cage, muscle_hu)
     _spine(canvas, cage, marrow_hu)
     _sternum(canvas, cage, marrow_hu)
     for side in (1, -1):
         _shoulder(canvas, cage, side, marrow_hu)
+
+
+def _beside_spine(canvas: Canvas, cage: Cage, muscle_hu: float) -> None:
+    box = canvas.box((-62, -118, -320), (62, 40, 112))
+    if box is None:
+        return
+    lattice = Lattice(canvas, box, 5.0)
+    line = cage.tubes["spine"][0]
+    order = np.argsort(line[:, 2])
+
+    def back(x: Volume, y: Volume, z: Volume) -> Volume:
+        center = np.interp(z, line[order, 2], line[order, 1]).astype(np.float32)
+        u = np.abs(x - spine_bow(cage.patient, z)[0].astype(np.float32))
+        v = y - center
+        behind = np.maximum(v + 15, u - 52)
+        # Psoas, and the crura of the diaphragm in front of the spine.
+        wide = np.interp(z, (-260, -200, -180), (17, 9, 1)).astype(np.float32)
+        psoas = np.sqrt((u - 29) ** 2 + (v + 4) ** 2) - wide
+        thick = np.interp(z, (-235, -190, -130, -116), (1, 4.5, 3.5, -4)).astype(np.float32)
+        crus = np.abs(np.sqrt((u / 1.15) ** 2 + (v - 14) ** 2) - 17) - thick
+        crus = np.maximum(crus, 6 - u)
+        return np.asarray(np.minimum(np.minimum(behind, psoas), crus), np.float32)
+
+    share = coverage(lattice.voxels(lattice(back)), canvas.width)
+    labels = canvas.labels[box]
+    fat = (labels == LABELS["mediastinal fat"]) | (labels == LABELS["abdominal fat"])
+    canvas.blend(box, share * fat, muscle_hu, LABELS["muscle"])
 
 
 def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
@@ -91,22 +119,22 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         d = float(np.interp(z, _BODY_Z, _BODY_D))
         thoracic, lumbar = name.startswith("T"), name.startswith("L")
         drop = 24 if thoracic and name not in ("T11", "T12") else 9
-        parts = [((0, -d - 17, -3), (0, -d - 40, -3 - drop), 3.6, 3.2, bone)]
+        parts = [((0, -d - 17, -3), (0, -d - 40, -3 - drop), 3.2, 3.0, bone)]
         reach = 33 - 1.2 * max(0, int(name[1:]) - 6) if thoracic else 36 if lumbar else 26
         for s in (1, -1):
             back = -d - 27 if thoracic else -d - 10
-            parts.append(((s * 11, -d - 8, 5), (s * reach, back, 5), 5.0, 4.0, bone))
+            parts.append(((s * 11, -d - 8, 5), (s * reach, back, 5), 4.2, 3.6, bone))
             if thoracic:
                 number = int(name[1:])
                 head = 9 if number < 11 else 4
                 low, end = (s * 17, -d + 4, head), (s * (reach + 4), -d - 24, head - 4)
-                parts.append((low, end, 4.2, 4.0, LABELS["ribs"]))
+                parts.append((low, end, 3.6, 3.6, LABELS["ribs"]))
         for p, q, a, b, label in parts:
             start, stop = np.array(p) + (bow, y, z), np.array(q) + (bow, y, z)
             box = canvas.box(start, stop, max(a, b))
             if box is not None:
                 distance = capsule(*canvas.at(box), start, stop, a, b)
-                canvas.bone(box, distance, 560, marrow_hu, 1.2, label)
+                canvas.bone(box, distance, 520, marrow_hu, 1.2, label)
 
 
 def _sternum(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
@@ -121,10 +149,10 @@ def _sternum(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         (3, 6, 7, 14, 18, 14, 13.5, 15, 18, 24, 27, 21),
     ).astype(np.float32)  # fmt: skip
     thick = np.interp(z, (-132, -100, -8, -5, 0, 50), (2.5, 5, 5, 6.0, 5.5, 7)).astype(np.float32)
-    u = np.abs(x - lean) - half_w + thick
-    v = np.abs(y - (middle + half + 7.5)) - thick * 0.2
-    distance = np.sqrt(np.maximum(u, 0) ** 2 + np.maximum(v, 0) ** 2) + np.minimum(u, 0)
-    distance = distance - thick * np.float32(0.8)
+    u = np.abs(x - lean) - (half_w - thick * np.float32(0.8))
+    v = np.abs(y - (middle + half + 7.5)) - thick * np.float32(0.2)
+    distance = np.sqrt(np.maximum(u, 0) ** 2 + np.maximum(v, 0) ** 2)
+    distance += np.minimum(np.maximum(u, v), 0) - thick * np.float32(0.8)
     notch = 12 - np.sqrt(x * x + (z - 54) ** 2)
     joint = 2.2 - np.abs(z + 6.5)
     ends = np.maximum(z - 47, -128 - z)

@@ -16,6 +16,9 @@ from simcrop_core.phantoms.plan import PhantomPlan
 
 from simcrop_core.phantoms.anatomy_bones import paint_bones
 from simcrop_core.phantoms.anatomy_ribs import marrow_hu
+from simcrop_core.phantoms.anatomy_abdomen import paint_abdomen
+from simcrop_core.phantoms.anatomy_blood import tissue_hu
+from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
 _ENLARGEMENT = {"mild": 1.13, "moderate": 1.22, "severe": 1.32}
 
 
@@ -32,7 +35,10 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     heart = HeartShape(patient, max(large, default=1.0))
     cage = Cage(patient, tubes, heart.scale)
     lobes, diaphragm = paint_trunk(canvas, cage, heart, patient.lung_hu)
-    paint_bones(canvas, cage, marrow_hu(patient))
+    hu = tissue_hu(plan.scanner)
+    paint_bones(canvas, cage, marrow_hu(patient), hu["muscle"])
+    paint_abdomen(canvas, cage, hu, diaphragm)
+    paint_mediastinum(canvas, cage, heart, hu, diaphragm)
     scale = frame.mean_scale
     lines = {n: Centreline(frame.world(p), r * scale) for n, (p, r) in tubes.items()}
     for name, points in heart.coronaries().items():
@@ -71,7 +77,11 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
         centrelines=lines,
         landmarks=landmarks,
         heart=_whole_heart(frame, heart),
-        blood_hu={"aorta": 41.0, "pulmonary artery": 41.0, "veins": 41.0},
+        blood_hu={
+            "aorta": hu["aorta"],
+            "pulmonary artery": hu["pulmonary artery"],
+            "veins": hu["pulmonary veins"],
+        },
     )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from simcrop_core.model.fusion import BertLayer
 from simcrop_core.model.vision import Block
@@ -60,11 +63,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> nn.Module:
     """Share the module out over the devices of a mesh (FSDP2), block by block.
 
     Weights and gradients are summed in float32; with ``bf16`` blocks are sent as bf16, which is
-    how autocast would read them.
+    how autocast would read them. Single numbers (temperatures) cannot be shared out: each process
+    keeps its own, see :func:`average_scalars`.
     """
-    import torch
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,
         reduce_dtype=torch.float32,
@@ -72,5 +73,24 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> nn.Module:
     )
     for block in transformer_blocks(module):
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(module, mesh=mesh)
+    scalars = {p for p in module.parameters() if p.ndim == 0}
+    fully_shard(module, mesh=mesh, ignored_params=scalars)
     return module
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether the processes share the module's weights out."""
+    return any(isinstance(p, DTensor) for p in module.parameters())
+
+
+def average_scalars(module: nn.Module) -> None:
+    """Average over the processes the gradients that sharing out leaves to each of them."""
+    if not is_sharded(module):
+        return
+    for parameter in module.parameters():
+        if isinstance(parameter, DTensor) or not parameter.requires_grad:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= torch.distributed.get_world_size()

@@ -97,7 +97,8 @@ def _bad_config(faults: Sequence[str], path: str | None) -> SimCroPError:
     count = len(faults)
     more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
     return SimCroPError(
-        f"Found {count} error{'s' * (count != 1)} in the config: {'; '.join(faults[:_SHOWN])}{more}",
+        f"Found {count} error{'s' * (count != 1)} in the config: "
+        f"{'; '.join(faults[:_SHOWN])}{more}",
         code="bad-config",
         remedy="Correct these settings; `simcrop-train recipes --json` lists every field.",
         path=path,

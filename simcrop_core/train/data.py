@@ -1,0 +1,207 @@
+"""The studies of a run: its store (made of phantoms where none is given), dealt out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simcrop_core.device import Progress, silent
+from simcrop_core.errors import SimCroPError
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.model.config import ModelConfig
+from simcrop_core.objectives.base import Ranks
+from simcrop_core.store import (
+    AugmentationConfig,
+    Loader,
+    RawBatch,
+    Store,
+    StoreSettings,
+    build_store,
+    open_store,
+    to_batch,
+)
+from simcrop_core.store.encode import TextSettings
+from simcrop_core.study_batch import StudyBatch
+from simcrop_core.train.config import RunConfig
+
+PHANTOMS_NAME = "phantoms"
+QUARANTINE_NAME = "quarantine.jsonl"
+
+
+@dataclass(eq=False)
+class TrainingData:
+    """What a process trains on and is validated on.
+
+    Attributes
+    ----------
+    store
+        All studies.
+    loader
+        Training batches of this process, endless, resumable.
+    held_out
+        Validation batches of this process, the same each time; None where nothing is held out.
+    spec, augmentation
+        What is cut out of stored volumes, and how training samples are varied.
+    """
+
+    store: Store
+    loader: Loader
+    held_out: Loader | None
+    spec: InputSpec
+    augmentation: AugmentationConfig
+
+    def batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
+        """A training batch on the device."""
+        return to_batch(raw, device, self.spec, self.augmentation)
+
+    def held_out_batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
+        """A validation batch: the middle of each volume, as it is."""
+        return to_batch(raw, device, self.spec, None)
+
+    def one_by_one(self) -> Iterator[RawBatch]:
+        """The held-out studies of all processes, one at a time."""
+        if self.held_out is None:
+            return
+        yield from Loader(
+            self.store,
+            batch_size=1,
+            seed=self.held_out.seed,
+            indices=self.held_out.indices,
+            epochs=1,
+            shuffle=False,
+            workers=1,
+        )
+
+    def sentence_mean(self) -> Tensor:
+        """The mean of all sentence vectors of the studies that are trained on, ``(D,)``."""
+        assert self.store.text is not None
+        total = torch.zeros(self.store.text.encoder.width, dtype=torch.float64)
+        count = 0
+        for index in self.loader.indices:
+            sentences = self.store.record(index).sentences
+            if sentences:
+                vectors_SD = torch.from_numpy(self.store.text.vectors(_wordings(sentences)))
+                total += vectors_SD.double().sum(dim=0)
+                count += len(sentences)
+        return (total / max(1, count)).float()
+
+    def texts(self, index: int) -> tuple[str, ...]:
+        """The sentences of a study, in order."""
+        return self.store.record(index).sentences
+
+
+def _wordings(sentences: tuple[str, ...]) -> list[int]:
+    from simcrop_core.store.record import wording
+
+    return [wording(text) for text in sentences]
+
+
+def make_phantom_store(
+    config: RunConfig, model: ModelConfig, folder: Path, tell: Progress = silent
+) -> Path:
+    """Make the phantoms of a run and prepare them; what is there already is left as it is.
+
+    Returns
+    -------
+    Path
+        The store: in ``data.phantom_folder``, or in the run's own ``folder``.
+    """
+    from simcrop_core.datasets import phantom_sources
+
+    data = config.data
+    place = Path(data.phantom_folder).expanduser() if data.phantom_folder else folder
+    place = place / PHANTOMS_NAME if data.phantom_folder is None else place
+    sources = phantom_sources(range(data.phantom_seed, data.phantom_seed + data.phantoms))
+    build_store(
+        "phantoms",
+        sources,
+        place,
+        store_settings(model.input_spec),
+        TextSettings(
+            source=config.model.text_encoder or model.text.source,
+            sentence_vector=model.text.sentence_vector,
+        ),
+        workers=max(1, data.workers),
+        progress=tell,
+    )
+    return place
+
+
+def store_settings(spec: InputSpec) -> StoreSettings:
+    """How phantoms are stored for a model: with a margin of one patch on every side."""
+    return StoreSettings(spec=spec, margin_voxels=spec.patch_shape)
+
+
+def open_data(
+    config: RunConfig, model: ModelConfig, store_folder: Path, run_folder: Path, ranks: Ranks
+) -> TrainingData:
+    """The store of a run and its loaders.
+
+    Raises
+    ------
+    SimCroPError
+        The store is damaged or does not fit the model; too few studies.
+    """
+    store = open_store(store_folder, model.text.fingerprint)
+    store.settings.check_model(model.input_spec)
+    assert store.text is not None or not len(store)
+    if store.text is not None and store.text.encoder.sentence_vector != model.text.sentence_vector:
+        raise SimCroPError(
+            f"The store's text vectors are read by {store.text.encoder.sentence_vector} and the "
+            f"model reads by {model.text.sentence_vector}",
+            code="other-text-encoder",
+            remedy="Prepare the store with the model's sentence_vector; volumes are kept.",
+            path=store_folder,
+        )
+    held = config.data.held_out
+    if len(store) <= held:
+        raise SimCroPError(
+            f"The store has {len(store)} studies, and {held} are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare more studies.",
+            path=store_folder,
+        )
+    pieces = config.run.batch_size // config.run.accumulation
+    common: dict[str, Any] = {
+        "seed": config.run.seed,
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "workers": config.data.workers,
+        "pin_memory": torch.cuda.is_available(),
+        "max_tokens": model.text.max_tokens,
+        "quarantine": run_folder / QUARANTINE_NAME,
+    }
+    first = len(store) - held
+    loader = Loader(store, batch_size=pieces // ranks.world_size, indices=range(first), **common)
+    held_out = None
+    if held:
+        size = _even_size(held, pieces, ranks.world_size, store_folder)
+        held_out = Loader(
+            store,
+            batch_size=size // ranks.world_size,
+            indices=range(first, len(store)),
+            epochs=1,
+            shuffle=False,
+            **common,
+        )
+    return TrainingData(store, loader, held_out, model.input_spec, config.data.augmentation)
+
+
+def _even_size(held: int, most: int, processes: int, store: Path) -> int:
+    """Studies of a validation batch: as many as of a training batch, or as near as leaves none
+    over; the same for all processes, since their losses wait for one another."""
+    sizes = range(processes, min(held, most) + 1, processes)
+    if not sizes:
+        raise SimCroPError(
+            f"{held} held-out studies cannot be dealt out to {processes} processes",
+            code="too-few-studies",
+            remedy=f"Set data.held_out to 0, or to {processes} or more.",
+            path=store,
+        )
+    whole = [n for n in sizes if held % n == 0]
+    return max(whole or sizes)

@@ -1,0 +1,150 @@
+"""Steps that went wrong: kept so that they can be replayed, or told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from simcrop_core.device import autocast
+from simcrop_core.errors import SimCroPError
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.objectives import make_objective
+from simcrop_core.objectives.base import Ranks
+from simcrop_core.study_batch import StudyBatch
+from simcrop_core.train.checkpoint import read_checkpoint
+from simcrop_core.train.config import RunSettings
+from simcrop_core.train.settings import run_config_from
+
+if TYPE_CHECKING:
+    from simcrop_core.train.config import RunConfig
+
+FAILURES_NAME = "failures"
+
+
+# -- losses that are no numbers -----------------------------------------------------------------
+
+
+def save_batches(folder: Path, rank: int, batches: Sequence[StudyBatch]) -> None:
+    """Keep what a process saw in a step, beside the checkpoint of the state before it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, batch in enumerate(batches):
+        tensors = {
+            field.name: value.detach().cpu().contiguous()
+            for field in fields(batch)
+            if isinstance(value := getattr(batch, field.name), Tensor)
+        }
+        save_file(tensors, folder / f"batch-rank-{rank}-part-{part}.safetensors")
+
+
+def non_finite(step: int, terms: dict[str, float], folder: Path) -> SimCroPError:
+    """The refusal of a step whose loss or gradient is not finite."""
+    bad = [name for name, value in terms.items() if not math.isfinite(value)]
+    what = f"the terms {', '.join(bad)}" if bad else "the gradient"
+    return SimCroPError(
+        f"Step {step} gave no finite loss ({what}), so it was not taken; its batch and all "
+        "states are kept",
+        code="loss-not-finite",
+        remedy="Replay it with simcrop_core.train.replay_failure, or resume with a lower optim.lr "
+        "or with optim.clip_norm.",
+        path=folder,
+    )
+
+
+def replay_failure(folder: Path, *, device: str = "cpu") -> Iterator[dict[str, float]]:
+    """The losses of a step that failed, once more: one dictionary for each kept batch.
+
+    Each process's part is looked at by itself, so that losses that compare studies across
+    processes see fewer of them.
+
+    Parameters
+    ----------
+    folder
+        In the run's ``failures``.
+    device
+        Where to compute.
+    """
+    state = next(folder.glob("step-*"))
+    checkpoint, model = read_checkpoint(state)
+    config = run_config_from(checkpoint.config, path=str(state))
+    model.train().to(device)
+    objective = make_objective(config.objective, model)
+    objective.load_state_dict(dict(checkpoint.objective))
+    for path in sorted(folder.glob("batch-*.safetensors")):
+        batch = StudyBatch(**load_file(path)).to(device)
+        with torch.no_grad(), autocast(model.device, config.run.precision):
+            losses = objective(model, batch, Ranks())
+        yield {"loss": float(losses.total), **{k: float(v) for k, v in losses.terms.items()}}
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def memory_told(run: RunSettings, spec: InputSpec) -> Iterator[None]:
+    """Turn running out of memory into one sentence with a proposal; nothing is tried again.
+
+    Raises
+    ------
+    SimCroPError
+        ``out-of-memory``.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not _is_memory(e):
+            raise
+        raise _out_of_memory(run, spec, e) from e
+    except MemoryError as e:
+        raise _out_of_memory(run, spec, e) from e
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _out_of_memory(run: RunSettings, spec: InputSpec, error: BaseException) -> SimCroPError:
+    used = ""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        peak = torch.cuda.max_memory_allocated()
+        used = f"; {_gib(peak)} of {_gib(total)} were in use, {_gib(free)} are free"
+    shares = run.batch_size // run.world_size
+    more = next((n for n in range(run.accumulation + 1, shares + 1) if shares % n == 0), None)
+    voxels = math.prod(spec.shape)
+    if more is not None:
+        remedy = f"Set run.accumulation to {more}, which needs less memory"
+    else:
+        remedy = "Set run.precision to bf16, run.strategy to fsdp on several devices, or choose a "
+        remedy += "smaller model"
+    detail = str(error).split("\n")[0]
+    return SimCroPError(
+        f"Memory ran out with {run.part_size} studies of {spec.patches} patches "
+        f"({run.part_size * voxels * 4:,} bytes of voxels) on a device at once{used}. {detail}",
+        code="out-of-memory",
+        remedy=remedy,
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def failure_folder(run_folder: Path, step: int) -> Path:
+    """Where the step after ``step`` is kept if it fails."""
+    return run_folder / FAILURES_NAME / f"after-{step:08d}"
+
+
+def describe_failure(folder: Path, config: RunConfig, losses: dict[str, float]) -> None:
+    """Write beside a failed step what it gave."""
+    facts = {name: str(value) for name, value in losses.items()}
+    text = json.dumps({"run": config.name, "losses": facts}, indent=1) + "\n"
+    (folder / "losses.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,240 @@
+"""Starting a run on this process: everything is opened, checked and put together here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning.fabric import Fabric
+
+from simcrop_core.counter_random import seed_of
+from simcrop_core.device import Progress, silent
+from simcrop_core.errors import SimCroPError
+from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.objectives import make_objective
+from simcrop_core.objectives.base import Ranks
+from simcrop_core.train.build import build_model, is_large
+from simcrop_core.train.checkpoint import read_checkpoint, restore_optimiser, restore_random
+from simcrop_core.train.config import RunConfig
+from simcrop_core.train.curves import Curves
+from simcrop_core.train.data import make_phantom_store, open_data
+from simcrop_core.train.devices import SUPERVISED, make_fabric
+from simcrop_core.train.events import EVENTS_NAME, EventLog, error_event, read_events
+from simcrop_core.train.failures import memory_told
+from simcrop_core.train.loop import Training
+from simcrop_core.train.module import TrainingModule, compile_blocks
+from simcrop_core.train.optimiser import make_optimiser
+from simcrop_core.train.run import CONFIG_NAME, Run
+from simcrop_core.train.schedule import Schedule
+from simcrop_core.train.validation import Validation
+
+T = TypeVar("T")
+# What collectives say when a process they need is gone.
+_LOST = ("connection closed", "connection reset", "broken pipe", "socket", "nccl", "gloo")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: after which step, and ``finished`` or ``stopped``."""
+
+    step: int
+    reason: str
+
+
+def train(
+    folder: str | os.PathLike[str],
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    tell: Progress = silent,
+) -> Outcome:
+    """Train in a folder, to the end or until somebody asks to stop.
+
+    With several devices every process calls this, started by
+    :func:`simcrop_core.train.supervisor.supervise` or torchrun.
+
+    Parameters
+    ----------
+    folder
+        Of the run: new or empty; or, with ``resume``, one to go on with.
+    config
+        What to do.
+    resume
+        Go on from the newest checkpoint; a run that is not there yet is begun.
+    stop
+        Asked after every step.
+    tell
+        Told what is done, how far, and of how many.
+
+    Raises
+    ------
+    SimCroPError
+        Settings, data or devices do not fit, the folder is taken, a loss is not finite, memory
+        ran out, a process was lost. What ends a run that had begun is in its events too.
+    """
+    place = Path(folder).expanduser().absolute()
+    model = build_model(config.model, config.run.seed)
+    fabric = make_fabric(config.run, large=is_large(model.config))
+    fabric.launch()
+    run = _open_run(fabric, place, config, resume)
+    training: Training | None = None
+    try:
+        checkpoint = _on_first(fabric, lambda: run.latest() if run is not None else None)
+        with memory_told(config.run, model.input_spec):
+            training = _assemble(fabric, place, config, run, model, checkpoint, tell)
+        training.stop, training.tell = stop, tell
+        if run is not None:
+            run.rewind(training.step)
+            training.curves = Curves(place, training.step)
+        reason = training()
+        return Outcome(training.step, reason)
+    except BaseException as e:
+        refusal = _refusal(e, fabric.world_size)
+        _tell_error(refusal, place, run, training.step if training is not None else 0)
+        if refusal is e:
+            raise
+        raise refusal from e
+    finally:
+        if training is not None and training.curves is not None:
+            training.curves.close()
+        if run is not None:
+            run.close()
+
+
+def _open_run(fabric: Fabric, place: Path, config: RunConfig, resume: bool) -> Run | None:
+    """The folder, held by the first process; None on the others."""
+    opened: list[Run] = []
+
+    def open_it() -> None:
+        goes_on = resume and (place / CONFIG_NAME).exists()
+        opened.append(Run.resume(place, config) if goes_on else Run.create(place, config))
+
+    _on_first(fabric, open_it)
+    return opened[0] if opened else None
+
+
+def _on_first(fabric: Fabric, do: Callable[[], T]) -> T:
+    """Do something on the first process; all get what it gave, or end if it refused."""
+    result: T | None = None
+    refusal: SimCroPError | None = None
+    if fabric.is_global_zero:
+        try:
+            result = do()
+        except SimCroPError as e:
+            refusal = e
+    result, refusal = fabric.broadcast((result, refusal))
+    if refusal is not None:
+        if fabric.is_global_zero:
+            raise refusal
+        raise SystemExit(2)  # the first process tells why
+    return result  # type: ignore[return-value]
+
+
+def _assemble(
+    fabric: Fabric,
+    place: Path,
+    config: RunConfig,
+    run: Run | None,
+    model: SimCroP,
+    checkpoint: Path | None,
+    tell: Progress,
+) -> Training:
+    """Everything that takes part, in the state of the checkpoint if there is one."""
+    ranks = Ranks(fabric.global_rank, fabric.world_size)
+    torch.manual_seed(seed_of(config.run.seed, "torch", ranks.rank))
+    state = None
+    if checkpoint is not None:
+        text = model.text
+        state, model = read_checkpoint(checkpoint)
+        model.use_text_encoder(text)
+        model.train()
+    if config.data.store is None:
+        store = _on_first(fabric, lambda: make_phantom_store(config, model.config, place, tell))
+    else:
+        store = Path(config.data.store).expanduser()
+    data = open_data(config, model.config, store, place, ranks)
+    if state is None and model.config.text_centred:
+        model.set_text_mean(data.sentence_mean())
+    objective = make_objective(config.objective, model, seed=config.run.seed)
+    if state is not None:
+        objective.load_state_dict(dict(state.objective))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(objective.trains(name))
+    module = TrainingModule(model, objective).train().to(fabric.device)
+    if config.run.compile:
+        compile_blocks(module)
+    wrapped = fabric.setup_module(module)
+    optimiser = make_optimiser(module, config.optim)
+    steps_per_epoch = len(data.loader) / config.run.accumulation
+    training = Training(
+        config=config,
+        fabric=fabric,
+        module=module,
+        wrapped=wrapped,
+        optimiser=optimiser,
+        schedule=Schedule.of(config, steps_per_epoch),
+        data=data,
+        validation=Validation(config.run.validate_every, config.run.previews),
+        folder=place,
+        run=run,
+        ranks=ranks,
+    )
+    if state is not None:
+        training.step = state.step
+        restore_optimiser(module, optimiser, state.optimiser)
+        data.loader.load_state_dict(state.loader[min(ranks.rank, len(state.loader) - 1)])
+        restore_random(state.random, fabric.device, ranks.rank)
+    return training
+
+
+# -- what went wrong ----------------------------------------------------------------------------
+
+
+def _refusal(error: BaseException, processes: int) -> BaseException:
+    """The error as a refusal, where it is one that a person can act on."""
+    if isinstance(error, RuntimeError) and not isinstance(error, SimCroPError) and processes > 1:
+        words = str(error).lower()
+        if isinstance(error, torch.distributed.DistError) or any(w in words for w in _LOST):
+            return SimCroPError(
+                f"Another process of the run is gone ({' '.join(str(error).split())[:200]})",
+                code="rank-lost",
+                remedy="Start the run again with --resume; it goes on from the newest checkpoint.",
+            )
+    return error
+
+
+def _tell_error(error: BaseException, place: Path, run: Run | None, step: int) -> None:
+    """Write what ended the run into its events."""
+    if isinstance(error, SystemExit):
+        return  # another process tells
+    if isinstance(error, SimCroPError):
+        code, message = error.code, f"{error.problem} {error.remedy}"
+        if code == "rank-lost" and SUPERVISED in os.environ:
+            return  # the supervisor knows which process it was, and tells
+    elif isinstance(error, KeyboardInterrupt):
+        code, message = "interrupted", "The run was ended within a step, which is not saved."
+    else:
+        code = "defect"
+        message = f"A defect in SimCroP ({type(error).__name__}: {' '.join(str(error).split())})."
+    event = error_event(step, code, message)
+    if run is not None:
+        run.log.write(event)
+        return
+    with EventLog(place / EVENTS_NAME) as log:
+        log.write(event)
+
+
+def tell_lost_process(folder: str | os.PathLike[str], error: SimCroPError) -> None:
+    """Write into a run's events that one of its processes died; called from outside, once all
+    have ended."""
+    path = Path(folder).expanduser() / EVENTS_NAME
+    if not path.exists():
+        return
+    step = max((int(e["step"]) for e in read_events(path) if e["event"] == "step"), default=0)
+    with EventLog(path) as log:
+        log.write(error_event(step, error.code, f"{error.problem} {error.remedy}"))

@@ -1,0 +1,366 @@
+"""A run on disk: a folder with its configuration, events, checkpoints, pictures and logs.
+
+::
+
+    config.json                what was asked for
+    events.jsonl               what happened, see events.py
+    checkpoints/step-00000040  model folders with the state of training, see checkpoint.py
+    previews/step-00000040     pictures of a few held-out studies
+    tensorboard/               the same figures for TensorBoard
+    failures/                  steps that gave no finite loss, see failures.py
+    run.lock                   which process trains here, see lock.py
+    stop                       there while somebody asks the run to stop
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.outputs import whole_file
+from simcrop_core.train.config import RunConfig
+from simcrop_core.train.events import (
+    EVENTS_NAME,
+    Event,
+    EventLog,
+    checkpoint_event,
+    cut_back,
+    read_events,
+)
+from simcrop_core.train.lock import LOCK_NAME, RunLock, lock_holder
+from simcrop_core.train.settings import run_config_from
+
+CONFIG_NAME = "config.json"
+STOP_NAME = "stop"
+CHECKPOINTS_NAME = "checkpoints"
+_FORMAT = "simcrop-run"
+# What may differ when a run is resumed, since losses stay as they would have been.
+_FREE = {
+    ("data", "workers"),
+    ("data", "store"),
+    ("data", "phantom_folder"),
+    ("run", "checkpoint_every"),
+    ("run", "validate_every"),
+    ("run", "keep"),
+    ("run", "previews"),
+    ("run", "compile"),
+}
+
+
+class Run:
+    """A run's folder, held by this process; make one with :meth:`create` or :meth:`resume`.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    config
+        What was asked for.
+    log
+        Takes events.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, lock: RunLock) -> None:
+        self.folder = folder
+        self.config = config
+        self.log = EventLog(folder / EVENTS_NAME)
+        self._lock = lock
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], config: RunConfig) -> Run:
+        """A new run in a folder that is empty or not there yet.
+
+        Raises
+        ------
+        SimCroPError
+            Another run is or was here, the folder holds other things, or it cannot be written.
+        """
+        place = Path(folder).expanduser().absolute()
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            entries = {entry.name for entry in place.iterdir()}
+        except OSError as e:
+            raise SimCroPError(
+                f"The run's folder cannot be made ({e.strerror})",
+                code="cannot-write",
+                remedy="Name another folder.",
+                path=place,
+            ) from e
+        if CONFIG_NAME in entries:
+            raise SimCroPError(
+                "There is a run here already",
+                code="exists",
+                remedy="Go on with it by --resume, or name another folder.",
+                path=place,
+            )
+        if entries - {LOCK_NAME, STOP_NAME, "phantoms"}:
+            raise SimCroPError(
+                "This folder holds other things",
+                code="exists",
+                remedy="Name a new or an empty folder.",
+                path=place,
+            )
+        lock = RunLock(place / LOCK_NAME).take()
+        try:
+            if (place / CONFIG_NAME).exists():  # another was faster
+                raise SimCroPError(
+                    "There is a run here already",
+                    code="exists",
+                    remedy="Go on with it by --resume, or name another folder.",
+                    path=place,
+                )
+            _write_config(place, config)
+            return cls(place, config, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def resume(cls, folder: str | os.PathLike[str], config: RunConfig | None = None) -> Run:
+        """A run that is to go on.
+
+        Parameters
+        ----------
+        folder
+            Its folder.
+        config
+            What is asked for now; None for what was asked for then. It may differ only in what
+            leaves the losses as they would have been.
+
+        Raises
+        ------
+        SimCroPError
+            There is no run, another process has it, or the configurations differ.
+        """
+        place = Path(folder).expanduser().absolute()
+        before = read_run_config(place)
+        if config is not None:
+            _refuse_other(before, config, place)
+        lock = RunLock(place / LOCK_NAME).take()
+        try:
+            if config is not None and config != before:
+                _write_config(place, config)
+            return cls(place, config or before, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def rewind(self, step: int) -> None:
+        """Forget what was told after a step, from which the run now goes on."""
+        self.log.close()
+        cut_back(self.folder / EVENTS_NAME, step)
+        self.log = EventLog(self.folder / EVENTS_NAME)
+
+    def save(self, checkpoint: Any) -> Path:
+        """Save a checkpoint, tell of it, and remove those that are not to be kept.
+
+        Parameters
+        ----------
+        checkpoint
+            A :class:`simcrop_core.train.checkpoint.Checkpoint`.
+        """
+        from simcrop_core.train.checkpoint import prune, write_checkpoint
+
+        self.log.sync()  # no checkpoint may be newer than the events before it
+        place = self.folder / CHECKPOINTS_NAME
+        path = write_checkpoint(checkpoint, place)
+        self.log.write(checkpoint_event(checkpoint.step, f"{CHECKPOINTS_NAME}/{path.name}"))
+        self.log.sync()
+        prune(place, self.config.run.keep)
+        return path
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint, or None; damaged newer ones are set aside, with a word."""
+        from simcrop_core.train.checkpoint import checkpoints, remove_leftovers, verify
+
+        place = self.folder / CHECKPOINTS_NAME
+        remove_leftovers(place)
+        for path in reversed(checkpoints(place)):
+            try:
+                verify(path)
+            except SimCroPError as e:
+                aside = path.with_name(f"damaged-{path.name}-{os.getpid()}")
+                os.rename(path, aside)
+                print(f"{e} It is set aside as {aside.name}.", file=sys.stderr)
+                continue
+            return path
+        return None
+
+    def events(self) -> Iterator[Event]:
+        """What happened, oldest first."""
+        return read_events(self.folder / EVENTS_NAME)
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return (self.folder / STOP_NAME).exists()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        (self.folder / STOP_NAME).unlink(missing_ok=True)
+        self.log.close()
+        self._lock.release()
+
+
+def _write_config(place: Path, config: RunConfig) -> None:
+    data = {"format": _FORMAT, "config": config.model_dump(mode="json")}
+    with whole_file(place / CONFIG_NAME) as hidden:
+        hidden.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Raises
+    ------
+    SimCroPError
+        There is none, or it is damaged.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise SimCroPError(
+            "There is no run in this folder",
+            code="no-run",
+            remedy="Check the name, or start one with `simcrop-train run`.",
+            path=folder,
+        ) from e
+    except (OSError, ValueError) as e:
+        raise _no_config(path) from e
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise _no_config(path)
+    return run_config_from(data.get("config"), path=str(path))
+
+
+def _no_config(path: Path) -> SimCroPError:
+    return SimCroPError(
+        "This is not the configuration of a run",
+        code="bad-config",
+        remedy="Start a new run in another folder.",
+        path=path,
+    )
+
+
+def _refuse_other(before: RunConfig, now: RunConfig, place: Path) -> None:
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    differing = [
+        ".".join(path)
+        for path in sorted(_leaves(old) | _leaves(new))
+        if _at(old, path) != _at(new, path) and path not in _FREE
+    ]
+    if differing:
+        shown = ", ".join(differing[:5]) + (" and others" if len(differing) > 5 else "")
+        raise SimCroPError(
+            f"The run was started with other settings ({shown})",
+            code="other-config",
+            remedy="Resume it with the settings it was started with, or start a new run elsewhere.",
+            path=place,
+        )
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    if not isinstance(tree, dict):
+        return {path}
+    return {leaf for key, value in tree.items() for leaf in _leaves(value, (*path, key))}
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree
+
+
+# -- from outside -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How a run stands, as told by its folder; the run itself is not disturbed.
+
+    Attributes
+    ----------
+    name, state
+        The run's recipe; ``running``, ``finished``, ``stopped``, ``failed``, ``killed`` or
+        ``new``.
+    step, loss, validation_loss, samples_per_s
+        Newest figures, or None.
+    checkpoint
+        Newest checkpoint, relative to the folder, or None.
+    host, process
+        Who trains, or None.
+    error
+        The newest error's sentence where it failed, else None.
+    """
+
+    name: str
+    state: str
+    step: int
+    loss: float | None
+    validation_loss: float | None
+    samples_per_s: float | None
+    checkpoint: str | None
+    host: str | None
+    process: int | None
+    error: str | None
+
+
+def run_status(folder: str | os.PathLike[str]) -> RunStatus:
+    """How the run in a folder stands.
+
+    Raises
+    ------
+    SimCroPError
+        There is no run.
+    """
+    place = Path(folder).expanduser()
+    config = read_run_config(place)
+    holder = lock_holder(place / LOCK_NAME)
+    newest: dict[str, Event] = {}
+    last: Event = {}
+    for event in read_events(place / EVENTS_NAME):
+        newest[event["event"]] = last = event
+    states = {"end": last.get("reason", "finished"), "error": "failed"}
+    state = states.get(last.get("event", ""), "killed" if last else "new")
+    step = newest.get("step", {})
+    return RunStatus(
+        name=config.name,
+        state="running" if holder else str(state),
+        step=int(step.get("step", 0)),
+        loss=step.get("loss"),
+        validation_loss=newest.get("validation", {}).get("loss"),
+        samples_per_s=step.get("samples_per_s"),
+        checkpoint=newest.get("checkpoint", {}).get("path"),
+        host=holder["host"] if holder else None,
+        process=holder["process"] if holder else None,
+        error=last.get("message") if last.get("event") == "error" else None,
+    )
+
+
+def request_stop(folder: str | os.PathLike[str]) -> bool:
+    """Ask the run in a folder to finish its step, save and end; False where none is running.
+
+    Raises
+    ------
+    SimCroPError
+        There is no run, or the folder cannot be written.
+    """
+    place = Path(folder).expanduser()
+    read_run_config(place)
+    if lock_holder(place / LOCK_NAME) is None:
+        return False
+    try:
+        (place / STOP_NAME).touch()
+    except OSError as e:
+        raise SimCroPError(
+            f"The run cannot be asked to stop ({e.strerror})",
+            code="cannot-write",
+            remedy="Check that you may write in its folder, or end its process with SIGTERM.",
+            path=place,
+        ) from e
+    return True

@@ -1,0 +1,146 @@
+"""How a model stands on held-out studies: its loss, where it points, and pictures of a few."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from simcrop_core.device import autocast
+from simcrop_core.model.simcrop import SimCroP, without_weights
+from simcrop_core.train.checkpoint import checkpoint_name, whole_state
+from simcrop_core.train.events import validation_event
+from simcrop_core.train.module import TrainingModule, fields_of_batch
+from simcrop_core.train.previews import draw_preview, save_preview
+
+if TYPE_CHECKING:
+    from simcrop_core.study_batch import StudyBatch
+    from simcrop_core.train.loop import Training
+
+PREVIEWS_NAME = "previews"
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What a validation gave."""
+
+    loss: float
+    terms: dict[str, float]
+    metrics: dict[str, float]
+
+
+class Validation:
+    """Validates every so many steps and at the end, if there are held-out studies.
+
+    Masks and crops are the same each time, so that one figure can be compared with the next.
+    """
+
+    def __init__(self, every: int, previews: int) -> None:
+        self.every = every
+        self.previews = previews
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether it is time after this step."""
+        return last or step % self.every == 0
+
+    def __call__(self, training: Training) -> Validated | None:
+        """Validate, tell of it and draw; None where nothing is held out. All processes take
+        part."""
+        data = training.data
+        if data.held_out is None:
+            return None
+        data.held_out.load_state_dict({**data.held_out.state_dict(), "epoch": 0, "step": 0})
+        sums: dict[str, float] = defaultdict(float)
+        count = 0
+        training.wrapped.eval()
+        try:
+            for raw in data.held_out:
+                batch = data.held_out_batch(raw, training.fabric.device)
+                with torch.no_grad():
+                    total, terms = training.wrapped(fields_of_batch(batch), training.ranks)
+                names = ["loss", *terms]
+                figures = torch.stack([total, *terms.values()]).float()
+                figures = training.ranks_mean(figures)
+                for name, value in zip(names, figures.tolist(), strict=True):
+                    sums[name] += value
+                count += 1
+            metrics = self._look(training)
+        finally:
+            training.wrapped.train()
+        means = {name: value / count for name, value in sums.items()}
+        loss = means.pop("loss")
+        if training.run is not None:
+            event = validation_event(training.step, loss, means, metrics)
+            training.run.log.write(event)
+            if training.curves is not None:
+                training.curves.validation(training.step, {"loss": loss, **means, **metrics})
+        return Validated(loss, means, metrics)
+
+    def _look(self, training: Training) -> dict[str, float]:
+        """Pointing on all held-out studies, and pictures of the first few; by the first process."""
+        model = whole_model(training)
+        if training.run is None or model is None or not joins_text(training.module):
+            return {}
+        pointing = Pointing()
+        folder = training.folder / PREVIEWS_NAME / checkpoint_name(training.step)
+        for number, raw in enumerate(training.data.one_by_one()):
+            batch = training.data.held_out_batch(raw, training.fabric.device)
+            similarity_SN = _similarity(model, batch, training)
+            pointing.add(similarity_SN, batch)
+            if number < self.previews:
+                texts = training.data.texts(int(batch.index_B[0]))
+                picture = draw_preview(batch, similarity_SN, texts, model.input_spec)
+                save_preview(picture, folder / f"{raw.ids[0]}.png")
+                if training.curves is not None:
+                    training.curves.picture(training.step, f"preview/{raw.ids[0]}", picture)
+        return pointing.figures()
+
+
+class Pointing:
+    """Share of sentences whose most similar patch lies in their region, by kind of sentence."""
+
+    def __init__(self) -> None:
+        self._hits: dict[str, list[bool]] = defaultdict(list)
+
+    def add(self, similarity_SN: Tensor, batch: StudyBatch) -> None:
+        """Count one study."""
+        for row in range(len(similarity_SN)):
+            if not bool(batch.region_mask_BS[0, row]):
+                continue
+            kind = ("organs", "findings", "negatives", "others")[int(batch.kind_BS[0, row])]
+            best = int(similarity_SN[row].argmax())
+            self._hits[f"pointing_{kind}"].append(bool(batch.region_BSN[0, row, best] > 0))
+
+    def figures(self) -> dict[str, float]:
+        return {name: sum(hits) / len(hits) for name, hits in sorted(self._hits.items())}
+
+
+@torch.no_grad()
+def _similarity(model: SimCroP, batch: StudyBatch, training: Training) -> Tensor:
+    """Similarity of every sentence with every patch of a study, nothing masked, ``(S, N)``."""
+    with autocast(training.fabric.device, training.config.run.precision):
+        features = model.vision(batch.volume_B1HWD)
+    sentences_SD = batch.sentences_BSD[0][batch.sentence_mask_BS[0]]
+    return model.similarity(features.evidence_BNE[0], sentences_SD).cpu()
+
+
+def joins_text(module: TrainingModule) -> bool:
+    """Whether the objective trains the space in which sentences and patches meet; where it does
+    not, pointing would be a matter of chance."""
+    return getattr(module.objective, "trains", lambda name: True)("vision_projection.weight")
+
+
+def whole_model(training: Training) -> SimCroP | None:
+    """The model itself or, where the processes share it out, a copy for the first of them."""
+    model = training.module.model
+    if not training.sharded:
+        return model.eval()
+    state = whole_state(model)
+    if training.run is None:
+        return None
+    whole = without_weights(model.config, text_location=model.text_location)
+    whole.load_state_dict(state, strict=True, assign=True)
+    return whole.to(training.fabric.device).eval()

@@ -10,12 +10,12 @@ from os import PathLike
 from pathlib import Path
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.report_files import Part, read_parts
+from simcrop_core.report_files import Part, Parts, read_parts
 from simcrop_core.report_headings import SECTIONS, Heading, find_headings
 from simcrop_core.sentences import list_marker_length, split_sentences
 from simcrop_core.volume import Note
 
-__all__ = ["SECTIONS", "Report", "Section", "Sentence", "read_report"]
+__all__ = ["SECTIONS", "Report", "Section", "Sentence", "read_report", "report_from_parts"]
 
 Span = tuple[int, int]
 
@@ -121,6 +121,17 @@ def read_report(
     """
     source = Path(path)
     parts = read_parts(source, volume_name, encoding)
+    return _assemble(parts.parts, parts.notes, source)
+
+
+def report_from_parts(parts: Parts, source: Path | None = None) -> Report:
+    """The report whose parts were read before, as from a row of a csv.
+
+    Raises
+    ------
+    SimCroPError
+        ``empty``: there is no word in them.
+    """
     return _assemble(parts.parts, parts.notes, source)
 
 

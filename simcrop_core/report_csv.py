@@ -59,20 +59,63 @@ def read_csv_row(path: Path, encoding: str, volume_name: str | None) -> Parts:
     except UnicodeError as e:
         raise refuse_encoding(path, encoding) from e
     except csv.Error as e:
-        raise SimCroPError(
-            "The csv is broken: a row cannot be read.",
-            path=path,
-            code="csv",
-            remedy="Check its quotation marks, or fetch the file again.",
-        ) from e
+        raise _broken(path) from e
     if len(row) != width:
-        raise SimCroPError(
-            f"The row has {len(row)} columns where the csv has {width}.",
-            path=path,
-            code="csv",
-            remedy="Check the quotation marks of that row.",
-        )
+        raise _uneven(path, len(row), width)
     return _parts(row, columns)
+
+
+def read_csv_rows(path: Path, encoding: str) -> Iterator[tuple[str, Parts]]:
+    """Every row's name (without extension) and its report, in one pass.
+
+    A row without any text gives no parts.
+
+    Raises
+    ------
+    SimCroPError
+        Columns of another kind, no column of names, a broken file.
+    """
+    try:
+        with path.open(encoding=_with_bom(encoding), errors="strict", newline="") as file:
+            rows = _rows(file, path)
+            columns, width = _columns(path, next(rows, []))
+            if columns.key is None:
+                raise _no_key(path)
+            for row in rows:
+                if len(row) != width:
+                    raise _uneven(path, len(row), width)
+                yield _stem(row[columns.key]), _parts(row, columns)
+    except UnicodeError as e:
+        raise refuse_encoding(path, encoding) from e
+    except csv.Error as e:
+        raise _broken(path) from e
+
+
+def _broken(path: Path) -> SimCroPError:
+    return SimCroPError(
+        "The csv is broken: a row cannot be read.",
+        path=path,
+        code="csv",
+        remedy="Check its quotation marks, or fetch the file again.",
+    )
+
+
+def _uneven(path: Path, found: int, width: int) -> SimCroPError:
+    return SimCroPError(
+        f"The row has {found} columns where the csv has {width}.",
+        path=path,
+        code="csv",
+        remedy="Check the quotation marks of that row.",
+    )
+
+
+def _no_key(path: Path) -> SimCroPError:
+    return SimCroPError(
+        "The csv has no column of volume names.",
+        path=path,
+        code="csv",
+        remedy="Name that column VolumeName, or give a csv of one row without --volume-name.",
+    )
 
 
 def _with_bom(encoding: str) -> str:
@@ -151,12 +194,7 @@ def _the_row(
             )
         return row
     if columns.key is None:
-        raise SimCroPError(
-            "The csv has no column of volume names.",
-            path=path,
-            code="csv",
-            remedy="Name that column VolumeName, or give a csv of one row without --volume-name.",
-        )
+        raise _no_key(path)
     wanted = _stem(volume_name)
     found: list[str] | None = None
     for row in rows:

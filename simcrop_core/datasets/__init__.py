@@ -1,1 +1,66 @@
-"""To come."""
+"""Data sets: where studies come from, with what is known of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from simcrop_core.datasets.ct_rate import ct_rate_dataset
+from simcrop_core.datasets.dataset import Dataset, DatasetSource, Fault
+from simcrop_core.datasets.lists import CaseList, MaskList, read_case_list, read_mask_list
+from simcrop_core.datasets.manifest import read_manifest_dataset
+from simcrop_core.datasets.phantoms import phantom_dataset
+from simcrop_core.datasets.preflight import Preflight, preflight
+from simcrop_core.errors import SimCroPError
+
+__all__ = [
+    "CaseList",
+    "Dataset",
+    "DatasetSource",
+    "Fault",
+    "MaskList",
+    "Preflight",
+    "ct_rate_dataset",
+    "open_dataset",
+    "phantom_dataset",
+    "preflight",
+    "read_case_list",
+    "read_manifest_dataset",
+    "read_mask_list",
+]
+
+
+def open_dataset(source: str, *, cases: Path | None = None, split: str | None = None) -> Dataset:
+    """The data set that a word on the command line names.
+
+    Parameters
+    ----------
+    source
+        A manifest's path, ``ct-rate:ROOT``, or ``phantoms:FIRST-STOP`` (the last not included).
+    cases, split
+        Of CT-RATE: a list of volumes; ``"train"`` or ``"valid"``.
+
+    Raises
+    ------
+    SimCroPError
+        It names nothing, or what it names cannot be read.
+    """
+    kind, colon, rest = source.partition(":")
+    if colon and kind == "ct-rate":
+        return ct_rate_dataset(Path(rest).expanduser(), cases, split)
+    if cases is not None or split is not None:
+        raise SimCroPError(
+            "Only CT-RATE has lists of cases and splits",
+            code="option",
+            remedy="Leave --list and --split out, or name ct-rate:ROOT.",
+        )
+    if colon and kind == "phantoms":
+        match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", rest)
+        if match is None:
+            raise SimCroPError(
+                f"{source!r} does not name phantoms",
+                code="option",
+                remedy="Give a range of seeds such as phantoms:0-2400, whose end is not included.",
+            )
+        return phantom_dataset(int(match[1]), int(match[2]))
+    return read_manifest_dataset(Path(source).expanduser())

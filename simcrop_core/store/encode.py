@@ -20,7 +20,7 @@ from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import whole_file
 from simcrop_core.store.cluster import Submit
-from simcrop_core.store.record import Record, wording
+from simcrop_core.store.record import Record, text_number
 from simcrop_core.store.text import EncoderFacts, TextTable, open_text, text_names, write_text
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def encode_texts(
     sentences: dict[int, str] = {}
     reports: dict[int, tuple[str, ...]] = {}
     for record in records:
-        sentences.update((wording(text), text) for text in record.texts)
+        sentences.update((text_number(text), text) for text in record.texts)
         if record.report:
-            reports[wording(record.report_text)] = record.report
+            reports[text_number(record.report_text)] = record.report
     old = _old_table(folder, facts, settings.dtype)
     vectors = {} if old is None else _kept(old.known(), sentences)
     read = {} if old is None else _kept(old.known_reports(), reports)

@@ -58,6 +58,7 @@ def pack_study(study: Study, settings: StoreSettings, key: str = "") -> Packed:
         id=study.id,
         key=key,
         sentences=tuple(text for _, text in kept),
+        wordings=tuple(s.wording for s, _ in kept),
         kinds_S=np.array([KINDS.index(s.kind) for s, _ in kept], np.int8),
         meanings_S4=_meanings([s.meaning for s, _ in kept]),
         region_S=np.array([_region(s, number, study.id) for s, _ in kept], np.int32),

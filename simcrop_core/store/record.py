@@ -49,6 +49,8 @@ class Record:
         Digest of the settings and of the study's source: what the record was made from.
     sentences
         Statements of the Findings, in order: what the text encoder reads.
+    wordings
+        Which wording each sentence is, where its maker says so; else empty.
     kinds_S, meanings_S4, region_S
         int8 index into ``KINDS``; int16 :class:`~simcrop_core.statements.Meaning`; int32 index
         into the regions, -1 where a sentence has none.
@@ -73,6 +75,7 @@ class Record:
     id: str
     key: str
     sentences: tuple[str, ...]
+    wordings: tuple[str, ...]
     kinds_S: NDArray[np.int8]
     meanings_S4: NDArray[np.int16]
     region_S: NDArray[np.int32]
@@ -105,6 +108,7 @@ class Record:
             "id": self.id,
             "key": self.key,
             "sentences": self.sentences,
+            "wordings": self.wordings,
             "alternates": self.alternates,
             "report": self.report,
             "regions": self.regions,
@@ -142,6 +146,7 @@ class Record:
             id=study["id"],
             key=study["key"],
             sentences=tuple(study["sentences"]),
+            wordings=tuple(study["wordings"]),
             alternates=tuple(study["alternates"]),
             report=tuple(study["report"]),
             regions=tuple(study["regions"]),
@@ -166,6 +171,6 @@ def _arrays(data: bytes, header_end: int) -> dict[str, NDArray[Any]]:
     return found
 
 
-def wording(text: str) -> int:
+def text_number(text: str) -> int:
     """The number by which a store knows a text: the same text has the same number everywhere."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.store.codec import checksum, unpack
-from simcrop_core.store.record import Record, Stored, wording
+from simcrop_core.store.record import Record, Stored, text_number
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.store.text import TextTable, open_text, text_names
 
@@ -247,15 +247,16 @@ class Store:
                 remedy="Run the same simcrop-train prepare again; it goes on where it was.",
             )
         record = self.record(index)
-        tokens, special, report = text.report(wording(record.report_text) if record.report else 0)
+        number = text_number(record.report_text) if record.report else 0
+        tokens, special, report = text.report(number)
         return RawSample(
             index,
             record.id,
             self.volume(index, volume_out),
             self.structures(index, structures_out) if structures else None,
             record,
-            text.vectors([wording(t) for t in record.sentences]),
-            text.vectors([wording(t) for t in record.alternates]),
+            text.vectors([text_number(t) for t in record.sentences]),
+            text.vectors([text_number(t) for t in record.alternates]),
             tokens,
             special,
             report,

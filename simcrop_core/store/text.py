@@ -2,7 +2,7 @@
 
 Every different sentence is encoded once. A folder ``text/<name>/`` holds, per encoder,
 
-- ``wordings.npy``, ``vectors.npy``: numbers of the sentences in ascending order, and a row each;
+- ``texts.npy``, ``vectors.npy``: numbers of the sentences in ascending order, and a row each;
 - ``reports.npy``, ``report_vectors.npy``: the same for whole reports;
 - ``starts.npy``, ``tokens.npy``, ``special.npy``: the reports' tokens one after the other, where
   each report's begin, and which of them are no text;
@@ -27,7 +27,7 @@ from simcrop_core.outputs import whole_folder
 from simcrop_core.store.codec import checksum
 
 SCHEMA = 1
-_ARRAYS = ("wordings", "vectors", "reports", "report_vectors", "starts", "tokens", "special")
+_ARRAYS = ("texts", "vectors", "reports", "report_vectors", "starts", "tokens", "special")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ class TextTable:
 
     def __init__(self, encoder: EncoderFacts, digest: str, arrays: dict[str, NDArray[Any]]) -> None:
         self.encoder, self.digest = encoder, digest
-        self._wordings, self._vectors = arrays["wordings"], arrays["vectors"]
+        self._texts, self._vectors = arrays["texts"], arrays["vectors"]
         self._reports, self._report_vectors = arrays["reports"], arrays["report_vectors"]
         self._starts = arrays["starts"]
         self._tokens, self._special = arrays["tokens"], arrays["special"]
         self.longest = int(np.diff(self._starts).max(initial=0))
 
     def __len__(self) -> int:
-        return len(self._wordings)
+        return len(self._texts)
 
     def __repr__(self) -> str:
         return f"{len(self)} texts by {self.encoder.source}"
@@ -83,25 +83,25 @@ class TextTable:
         """``"float32"`` or ``"float16"``."""
         return str(self._vectors.dtype.name)
 
-    def vectors(self, wordings: Sequence[int]) -> NDArray[np.float32]:
-        """``(len(wordings), D)``; an unknown number is a ``KeyError``."""
-        rows = _rows(self._wordings, wordings)
+    def vectors(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """``(len(numbers), D)``; an unknown number is a ``KeyError``."""
+        rows = _rows(self._texts, numbers)
         return np.array(self._vectors[rows], np.float32).reshape(len(rows), self.encoder.width)
 
     def report(
-        self, wording: int
+        self, number: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.float32]]:
         """Tokens, which of them are no text, and the vector of a report; 0 is no report."""
-        if wording == 0:
+        if number == 0:
             return np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(self.encoder.width, "f4")
-        (row,) = _rows(self._reports, [wording])
+        (row,) = _rows(self._reports, [number])
         part = slice(int(self._starts[row]), int(self._starts[row + 1]))
         vector = np.array(self._report_vectors[row], np.float32)
         return np.array(self._tokens[part]), np.array(self._special[part]), vector
 
     def known(self) -> dict[int, NDArray[Any]]:
         """Every sentence's number and vector, to be used again."""
-        return dict(zip(self._wordings.tolist(), self._vectors, strict=True))
+        return dict(zip(self._texts.tolist(), self._vectors, strict=True))
 
     def known_reports(self) -> dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """Every report's number, tokens, special tokens and vector, to be used again."""
@@ -198,11 +198,11 @@ def write_text(
         Of the vectors: ``"float32"`` or ``"float16"``.
     """
     width = encoder.width
-    wordings, numbers = sorted(vectors), sorted(reports)
+    texts, numbers = sorted(vectors), sorted(reports)
     lengths = [len(reports[n][0]) for n in numbers]
     arrays = {
-        "wordings": np.array(wordings, np.int64),
-        "vectors": _stacked([vectors[n] for n in wordings], width, dtype),
+        "texts": np.array(texts, np.int64),
+        "vectors": _stacked([vectors[n] for n in texts], width, dtype),
         "reports": np.array(numbers, np.int64),
         "report_vectors": _stacked([reports[n][2] for n in numbers], width, dtype),
         "starts": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),

@@ -1,0 +1,137 @@
+"""Case lists as they are published with the method: names and labels, or images and masks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcrop_core.datasets.table import read_table
+from simcrop_core.errors import SimCroPError
+from simcrop_core.volume import Note
+
+
+@dataclass(frozen=True, eq=False)
+class CaseList:
+    """The cases of one split with their labels.
+
+    Attributes
+    ----------
+    names
+        As in the list's first column.
+    columns
+        The labels' names, spelled as in the list.
+    labels_NK
+        int16, a row a case.
+    notes
+        What a person should know of the labels.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    labels_NK: NDArray[np.int16]
+    notes: tuple[Note, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"CaseList({len(self)} cases, {len(self.columns)} labels)"
+
+
+def read_case_list(path: Path) -> CaseList:
+    """A csv whose first column names cases and whose others are labels in whole numbers.
+
+    Raises
+    ------
+    SimCroPError
+        ``missing``, ``csv``, ``empty``, ``bad-label``, or ``twice`` for a case given twice.
+    """
+    header, rows = read_table(path)
+    names = tuple(row[header[0]] for row in rows)
+    if len(set(names)) < len(names) or "" in names:
+        raise SimCroPError(
+            "The list names a case twice or not at all",
+            path=path,
+            code="twice",
+            remedy="Use the list as it was published.",
+        )
+    try:
+        labels = np.array([[int(row[c]) for c in header[1:]] for row in rows], np.int16)
+    except (ValueError, OverflowError) as e:
+        raise SimCroPError(
+            "A label is not a whole number",
+            path=path,
+            code="bad-label",
+            remedy="Use the list as it was published.",
+        ) from e
+    return CaseList(names, header[1:], labels, _twins(header[1:], labels))
+
+
+def _twins(columns: tuple[str, ...], labels_NK: NDArray[np.int16]) -> tuple[Note, ...]:
+    """Notes on labels that are the same in every row, as two of RadChestCT's are."""
+    if len(labels_NK) < 100:
+        return ()
+    return tuple(
+        Note(
+            "identical-labels",
+            f"The labels {a} and {b} are the same in all {len(labels_NK)} rows",
+        )
+        for i, a in enumerate(columns)
+        for j, b in enumerate(columns[i + 1 :], i + 1)
+        if labels_NK[:, i].any() and bool((labels_NK[:, i] == labels_NK[:, j]).all())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MaskList:
+    """Images and masks of a segmentation task by split, and the names of the labels.
+
+    Attributes
+    ----------
+    labels
+        Names of labels 0, 1, ...
+    training, validation, testing
+        ``(image, mask)``; the mask is None where the list gives none.
+    """
+
+    labels: tuple[str, ...]
+    training: tuple[tuple[str, str | None], ...]
+    validation: tuple[tuple[str, str | None], ...]
+    testing: tuple[tuple[str, str | None], ...]
+
+
+def read_mask_list(path: Path) -> MaskList:
+    """A JSON list in the form of the Medical Segmentation Decathlon.
+
+    Raises
+    ------
+    SimCroPError
+        ``bad-list``.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        labels = tuple(data["labels"][str(n)] for n in range(len(data["labels"])))
+        splits = [
+            tuple(_pair(entry) for name in names for entry in data.get(name, ()))
+            for names in (("training",), ("validation",), ("testing", "test"))
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise SimCroPError(
+            "This is not a list of images and masks",
+            path=path,
+            code="bad-list",
+            remedy="Use the JSON list as it was published.",
+        ) from e
+    return MaskList(labels, *splits)
+
+
+def _pair(entry: object) -> tuple[str, str | None]:
+    if isinstance(entry, str):
+        return entry, None
+    if isinstance(entry, dict):
+        return str(entry["image"]), str(entry["label"])
+    raise TypeError("An entry is a name, or an image with its mask.")

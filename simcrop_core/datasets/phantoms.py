@@ -1,0 +1,71 @@
+"""Phantoms as a data set: each seed a study, made where the model's input lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from simcrop_core.datasets.dataset import Dataset, Fault
+from simcrop_core.errors import SimCroPError
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomSource:
+    """A phantom by its seed."""
+
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"phantom-{self.seed:06d}"
+
+    def stamp(self) -> str:
+        """The seed, and what makes phantoms of seeds."""
+        return f"{self.seed} {_generator()}"
+
+    def load(
+        self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
+    ) -> Study:
+        """The phantom on its scanner's grid, or straight on the model's input with its margin."""
+        from simcrop_core.phantoms.study import make_phantom, prepared_grid
+
+        if spec is None:
+            return make_phantom(self.seed)
+        return make_phantom(self.seed, prepared_grid(self.seed, spec, margin_voxels))
+
+    def faults(self) -> Iterator[Fault]:
+        """None: there is no file."""
+        return iter(())
+
+
+def phantom_dataset(first: int, stop: int) -> Dataset:
+    """The phantoms of seeds ``first`` to ``stop - 1``.
+
+    Raises
+    ------
+    SimCroPError
+        ``no-studies``.
+    """
+    if not 0 <= first < stop:
+        raise SimCroPError(
+            f"There are no phantoms from {first} to {stop}",
+            code="no-studies",
+            remedy="Give a range such as phantoms:0-2400, whose end is not included.",
+        )
+    return Dataset("phantoms", tuple(PhantomSource(seed) for seed in range(first, stop)))
+
+
+@cache
+def _generator() -> str:
+    """Digest of the code that makes phantoms: other code makes others."""
+    digest = hashlib.sha256()
+    folder = files("simcrop_core.phantoms")
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".py"):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -11,6 +11,8 @@ computed in float32 (float64 stays), whatever autocast is on.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,9 +38,12 @@ def exact(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """The context without autocast on a tensor's device."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def mean_of(total: Tensor, count: Tensor) -> Tensor:

@@ -142,9 +142,27 @@ def input_grid(
     axis, and the notes of placing it."""
     whole = resampled_grid(volume.grid, spec)
     start, notes = _placed(volume, whole, spec, placement)
+    return _widened(whole, start, spec, margin_voxels), tuple(notes)
+
+
+def placed_grid(
+    scan: Grid,
+    spec: InputSpec,
+    center_mm: FloatArray | None = None,
+    margin_voxels: tuple[int, int, int] = (0, 0, 0),
+) -> Grid:
+    """As :func:`input_grid`, for a scan of which only the grid is there: the input lies on the
+    scan's centre, or on ``center_mm`` (RAS millimetres) as far as the scan reaches."""
+    whole = resampled_grid(scan, spec)
+    return _widened(whole, _window_start(whole, spec, center_mm), spec, margin_voxels)
+
+
+def _widened(
+    whole: Grid, start: tuple[int, ...], spec: InputSpec, margin_voxels: tuple[int, int, int]
+) -> Grid:
     wider = tuple(n - m for n, m in zip(start, margin_voxels, strict=True))
     shape = tuple(n + 2 * m for n, m in zip(spec.shape, margin_voxels, strict=True))
-    return whole.window(wider, shape), tuple(notes)
+    return whole.window(wider, shape)
 
 
 def _placed(

@@ -201,7 +201,7 @@ class _Writer:
         self.facts = speaker.facts
         self.present = {f.name for f in shown.plan.findings}
         # Some say everything, some next to nothing.
-        self.talkative = float(rng.uniform(0.45, 1.15))
+        self.talkative = float(rng.uniform(0.55, 1.35))
 
     def findings(self) -> tuple[SentenceFacts, ...]:
         items = [*self._present(), *self._absent(), *self._organs()]
@@ -215,7 +215,7 @@ class _Writer:
     def impression(self) -> list[str]:
         lines = []
         told: set[tuple[str, str, str]] = set()
-        for finding in self.shown.plan.findings:
+        for finding in _effusions_joined(self.shown.plan.findings):
             key = finding.name, finding.side, finding.level
             if key not in told and self.rng.random() < 0.9:
                 told.add(key)
@@ -237,12 +237,12 @@ class _Writer:
         if {"left", "right"} <= set(effusions) and self.rng.random() < 0.65:
             (m, right), (n, left) = effusions["right"], effusions["left"]
             plans = [(number, f) for number, f in plans if number not in (m, n)]
-            sentence = self.say.effusions(right, left, f"findings {min(m, n)} {max(m, n)}")
+            sentence = self.say.effusions(right, left, finding_region(right.name, m, n))
             items.append(("pleura", self.rng.uniform(0.3, 1.2), sentence))
         for number, finding in plans:
             key = finding.attributes.get("device", finding.name)
             section = _SECTION_OF.get(key) or _SECTION_OF[finding.name]
-            sentence = self.say.finding(finding, f"findings {number}")
+            sentence = self.say.finding(finding, finding_region(finding.name, number))
             items.append((section, self.rng.uniform(0.3, 1.2), sentence))
         return items
 
@@ -278,7 +278,7 @@ class _Writer:
             return False
         if level != "any" and self.shown.shares.get(f"{level} lobes", 0) < 0.7:
             return False
-        return self.facts.truth(Meaning.of(name, side, level, present=False)) == 1
+        return self.say.is_absent(Meaning.of(name, side, level))
 
     def _organs(self) -> list[tuple[str, float, SentenceFacts]]:
         items = []
@@ -300,6 +300,7 @@ class _Writer:
             "heart": "Cardiomegaly" not in self.present,
             "vessels": not widened,
             "aorta": not widened,
+            "mediastinum": not self.present & {"Lymphadenopathy", "Hiatal hernia", "Cardiomegaly"},
             "lungs": not self.present & LUNG_FINDINGS,
             "no mass": max(nodules, default=0) < MASS_MM / 2,
             "pleura": "Pulmonary fibrotic sequela" not in self.present,
@@ -314,6 +315,12 @@ class _Writer:
 
     def _shows(self, needed: Mapping[str, float]) -> bool:
         return all(self.shown.shares.get(name, 0) >= least for name, least in needed.items())
+
+
+def finding_region(name: str, *numbers: int) -> str:
+    """Where findings of a phantom are, by their numbers in its plan: ``"finding 3 lung nodule"``."""
+    which = " ".join(map(str, sorted(numbers)))
+    return f"finding{'s' * (len(numbers) > 1)} {which} {name.lower()}"
 
 
 def absent_region(name: str, side: Side, level: Level) -> str:
@@ -352,6 +359,16 @@ def _text(
     body = gap.join(sentence.text for sentence in sentences)
     between = " " if mark == "" else "\n"
     return f"{findings}\n{body}\n\n{conclusion}\n{between.join(lines)}\n"
+
+
+def _effusions_joined(findings: tuple[FindingPlan, ...]) -> list[FindingPlan]:
+    """The findings with one effusion of both sides in place of one of each."""
+    effusions = [f for f in findings if f.name == "Pleural effusion"]
+    if {f.side for f in effusions} != {"left", "right"}:
+        return list(findings)
+    larger = max(effusions, key=lambda f: f.size_mm or 0)
+    joined = replace(larger, side="both", attributes={})
+    return [joined, *(f for f in findings if f.name != "Pleural effusion")]
 
 
 def narrowed(finding: FindingPlan, side: Side) -> FindingPlan:

@@ -88,8 +88,7 @@ class Speaker:
             if template.fits(finding_slots(other, choices)):
                 flipped.append((say(other), Meaning.of(other.name, other.side, other.level)))
         side: Side = "any" if finding.side == "both" else finding.side
-        if finding.attributes.get("device") in (None, "pacemaker"):
-            flipped.append(self._absent_text(finding.name, side, finding.level, choices, unseen))
+        flipped.append(self._absent_text(finding.name, side, finding.level, choices, unseen))
         return self._made(say(finding), "finding", meaning, region, flipped, template.id)
 
     def effusions(self, right: FindingPlan, left: FindingPlan, region: str) -> SentenceFacts:
@@ -122,7 +121,7 @@ class Speaker:
                 flipped.append((template.fill(others, choices[8:]), meaning))
         words = finding_slots(shown, choices)
         presence = self._template(PRESENT[topic(shown)], words, unseen, fresh=False)
-        flipped.append((presence.fill(words, choices[8:]), Meaning.of(name, side, level)))
+        flipped.append((presence.fill(words, choices[8:]), Meaning.of(name, shown.side, level)))
         meaning = Meaning.of(name, side, level, present=False)
         return self._made(text, "negative", meaning, region, flipped, template.id)
 
@@ -154,6 +153,23 @@ class Speaker:
         unseen, choices = self._begin()
         return self._template(options, {}, unseen, fresh=False).fill({}, choices[8:])
 
+    def is_absent(self, stated: Meaning) -> bool:
+        """Whether it is sure that what a statement speaks of is not there.
+
+        The lingula counts as the middle of the left lung, and yet lies in the left upper lobe.
+        """
+        places = [stated]
+        if stated.level == LEVELS.index("upper") and stated.side != SIDES.index("right"):
+            places.append(stated._replace(level=LEVELS.index("middle")))
+            if stated.side == SIDES.index("any"):
+                places[1] = places[1]._replace(side=SIDES.index("left"))
+        return all(self.facts.truth(place._replace(present=0)) == 1 for place in places)
+
+    def _is_false(self, stated: Meaning) -> bool:
+        if stated.present:
+            return self.is_absent(stated)
+        return self.facts.truth(stated) == 0
+
     # -- parts -----------------------------------------------------------------------------------
 
     def _begin(self) -> tuple[bool, list[float]]:
@@ -173,7 +189,7 @@ class Speaker:
     ) -> Template:
         """One of the wordings that fit, of the asked kind; if ``fresh`` not one used already."""
         fitting = [t for t in options if t.fits(slots)]
-        right = [t for t in fitting if t.unseen == unseen] or fitting
+        right = [t for t in fitting if t.unseen == unseen] or [t for t in fitting if not t.unseen]
         new = [t for t in right if t.id not in self._used] if fresh else right
         chosen = (new or right)[int(self.rng.integers(len(new or right)))]
         if fresh:
@@ -210,7 +226,7 @@ class Speaker:
         false = tuple(
             Alternate(other, stated)
             for other, stated in flipped
-            if other != text and self.facts.truth(stated) == 0
+            if other != text and self._is_false(stated)
         )
         return SentenceFacts(text, kind, meaning, region, false, wording)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from simcrop_core.phantoms.language_places import lung_place, place_slots
-from simcrop_core.phantoms.phrases_absent import NOUNS
+from simcrop_core.phantoms.phrases_absent import MASS_NOUNS, NOUNS
 from simcrop_core.phantoms.plan import FindingPlan
 from simcrop_core.statements import Level, Side
 
@@ -48,11 +48,11 @@ _SEVERITY_OF_EXTENT: dict[str, tuple[str, ...]] = {
     "severe": ("extensive", "widespread", "severe"),
 }
 _AMOUNTS = frozenset({"Pleural effusion", "Pericardial effusion"})
-_EXTENTS = frozenset({"Lung opacity", "Arterial wall calcification", "Emphysema"})
+_EXTENTS = frozenset({"Arterial wall calcification", "Emphysema"})
 _ADVERB: dict[str, tuple[str, ...]] = {
     "mild": ("mildly", "slightly", "minimally"),
     "moderate": ("moderately", "moderately", "moderately"),
-    "severe": ("markedly", "severely", "considerably"),
+    "severe": ("markedly", "markedly", "considerably"),
 }
 _KINDS: dict[str, tuple[str, ...]] = {
     "solid": ("solid", "solid", "solid"),
@@ -64,7 +64,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "lobar": ("lobar", "lobar", "complete lobar"),
     "passive": ("passive", "compressive", "passive"),
     "centrilobular": ("centrilobular", "centriacinar", "centrilobular"),
-    "apical": ("pleuroparenchymal", "fibrotic pleuroparenchymal", "pleuroparenchymal"),
+    "apical": ("pleuroparenchymal", "pleuroparenchymal", "pleuroparenchymal"),
     "band": ("linear", "band-like", "linear"),
     "reticulation": ("reticular", "reticulonodular", "reticular"),
     "cylindrical": ("cylindrical", "tubular", "cylindrical"),
@@ -143,6 +143,7 @@ def absent_slots(
     """
     slots = place_slots(side, level, choices, absent=True)
     slots["noun"] = _pick(NOUNS[name], choices[3])
+    slots["mass"] = _pick(MASS_NOUNS[name], choices[3])
     one_side = side in ("left", "right")
     where: tuple[str, ...]
     if name in LUNG_FINDINGS:
@@ -188,7 +189,8 @@ def example(name: str, side: Side, level: Level, choices: Sequence[float]) -> Fi
     if name == "Lung opacity":
         return replace(made, attributes={"distribution": "patchy"})
     if name in ("Pleural effusion", "Pericardial effusion"):
-        return replace(made, size_mm=8 + round(20 * choices[5]))
+        said = "both" if name == "Pleural effusion" and side == "any" else side
+        return replace(made, side=said, size_mm=8 + round(20 * choices[5]))
     if name == "Lymphadenopathy":
         station = f"{side} hilar" if side in ("left", "right") else "subcarinal"
         return replace(made, size_mm=11 + round(8 * choices[5]), attributes={"station": station})

@@ -1,7 +1,7 @@
 """Wordings that a finding is not there: frames that hold for all, and some of each finding's own.
 
-``{noun}`` is the finding in the singular, ``{where}`` the place with its preposition; slots and
-notation as in ``phrases_lungs``.
+``{noun}`` is the finding as it follows "no", ``{mass}`` as it follows "of"; ``{where}`` is the
+place with its preposition. Other slots and the notation are those of ``phrases_lungs``.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from simcrop_core.phantoms.language_grammar import Template, templates
 
 FRAMES: tuple[Template, ...] = templates(
     "absent",
-    "No {noun} IS SEEN {where}.",
-    "There is no {noun} {where}.",
+    "No {noun} [is|was] [noted|identified|found] {where}.",
+    "There is no {noun} to be [seen|found] {where}.",
     "{Where}, no {noun} IS SEEN.",
-    "Signs of {noun} are absent {where}.",
-    "{Noun} [is|was] not [detected|observed|seen] {where}.",
-    "No evidence of {noun} [was|is] found {where}.",
-    "There [is|was] no finding [compatible with|in favor of] {noun} {where}.",
-    "Nothing {where} suggests {noun}.",
+    "Signs of {mass} are absent {where}.",
+    "{Mass} [is|was] not [detected|observed|seen] {where}.",
+    "No evidence of {mass} [was|is] found {where}.",
+    "There [is|was] no finding [compatible with|in favor of] {mass} {where}.",
+    "Nothing {where} suggests {mass}.",
     "No [obvious|definite] {noun} IS SEEN {where}.",
-    "No finding of {noun} IS SEEN {where}.",
+    "No finding of {mass} IS SEEN {where}.",
     "The sections show no {noun} {where}.",
-    "{Noun} can be excluded {where}.",
+    "{Mass} can be excluded {where}.",
     "No {noun} could be [distinguished|demonstrated] {where}.",
 )
 
 #: The finding after "no".
 NOUNS: dict[str, tuple[str, ...]] = {
-    "Medical material": ("medical device", "foreign material", "catheter or tube"),
+    "Medical material": ("medical device", "foreign material", "medical material"),
     "Arterial wall calcification": (
         "arterial wall calcification",
         "calcified atheroma plaque",
@@ -73,6 +73,44 @@ NOUNS: dict[str, tuple[str, ...]] = {
         "interlobular septal thickening",
         "thickening of the interlobular septa",
         "septal thickening",
+    ),
+}
+
+#: The finding after "of".
+MASS_NOUNS: dict[str, tuple[str, ...]] = {
+    "Medical material": ("foreign material", "medical material", "a medical device"),
+    "Arterial wall calcification": (
+        "arterial wall calcification",
+        "calcific atherosclerosis",
+        "mural calcification",
+    ),
+    "Cardiomegaly": ("cardiomegaly", "cardiac enlargement", "an enlarged heart"),
+    "Pericardial effusion": ("pericardial effusion", "pericardial fluid", "pericardial effusion"),
+    "Coronary artery wall calcification": (
+        "coronary artery calcification",
+        "coronary calcification",
+        "calcific coronary disease",
+    ),
+    "Hiatal hernia": ("a hiatal hernia", "herniation", "a hiatus hernia"),
+    "Lymphadenopathy": ("lymphadenopathy", "lymph node enlargement", "adenopathy"),
+    "Emphysema": ("emphysema", "emphysematous destruction", "emphysema"),
+    "Atelectasis": ("atelectasis", "collapse", "volume loss from atelectasis"),
+    "Lung nodule": ("a nodule", "a pulmonary nodule", "a nodular lesion"),
+    "Lung opacity": ("ground-glass opacity", "ground glass attenuation", "hazy opacity"),
+    "Pulmonary fibrotic sequela": ("fibrotic sequela", "scarring", "sequelae fibrosis"),
+    "Pleural effusion": ("pleural effusion", "pleural fluid", "effusion"),
+    "Mosaic attenuation pattern": ("mosaic attenuation", "a mosaic pattern", "mosaic attenuation"),
+    "Peribronchial thickening": (
+        "peribronchial thickening",
+        "bronchial wall thickening",
+        "thickening of the bronchial walls",
+    ),
+    "Consolidation": ("consolidation", "pneumonic consolidation", "airspace consolidation"),
+    "Bronchiectasis": ("bronchiectasis", "bronchial dilatation", "bronchiectasis"),
+    "Interlobular septal thickening": (
+        "interlobular septal thickening",
+        "septal thickening",
+        "thickening of the interlobular septa",
     ),
 }
 
@@ -135,7 +173,7 @@ OWN: dict[str, tuple[Template, ...]] = {
         "The parenchyma {in_place} is free of emphysema.",
         "Emphysematous changes ARE not SEEN {in_place}.",
         "No emphysematous aeration increase IS SEEN {in_place}.",
-        "Lung architecture without emphysematous destruction is preserved {in_place}.",
+        "No lung tissue has been lost to emphysema {in_place}.",
     ),
     "Atelectasis": templates(
         "atelectasis/absent",
@@ -148,7 +186,7 @@ OWN: dict[str, tuple[Template, ...]] = {
         "lung-nodule/absent",
         "No [suspicious |]nodule or mass IS SEEN {in_place}.",
         "Nodular lesions ARE not SEEN {in_place}.",
-        "No nodular [space-occupying |]lesion IS SEEN {in_place}.",
+        "No nodular space-occupying lesion IS SEEN {in_place}.",
         "The search for nodules {in_place} [is|was] negative.",
         "There are no nodules {in_place}.",
         "No [parenchymal|solid or ground-glass] nodule [is present|was found] {in_place}.",
@@ -165,7 +203,7 @@ OWN: dict[str, tuple[Template, ...]] = {
         "Sequelae changes ARE not SEEN {in_place}.",
         "There are no [fibrotic|pleuroparenchymal] bands {in_place}.",
         "No sequelae fibrotic change IS SEEN {in_place}.",
-        "Scarring of the parenchyma is absent {in_place}.",
+        "Scars are absent {in_place}.",
     ),
     "Pleural effusion": templates(
         "pleural-effusion/absent",

@@ -40,14 +40,14 @@ CONCLUSIONS: dict[str, tuple[Template, ...]] = {
     ),
     "Atelectasis": templates(
         "conclusion/atelectasis",
-        "[{Kind} |]atelectasis {in_place}.",
-        "Atelectatic changes {in_place}.",
-        "[{Severity} |]atelectasis {in_place}.",
+        "Atelectasis, {kind} in type, {in_place}.",
+        "Changes of atelectasis {in_place}.",
+        "[{Severity} |]collapse (atelectasis) {in_place}.",
     ),
     "Emphysema": templates(
         "conclusion/emphysema",
         "[{Severity} |][{kind} |]emphysema {in_place}.",
-        "Emphysematous changes {in_place}.",
+        "Changes of emphysema {in_place}.",
         "Findings of emphysema {in_place}.",
     ),
     "Pulmonary fibrotic sequela": templates(

@@ -18,7 +18,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "A rounded [focus|density] of {size}, [consistent with|in keeping with] a [parenchymal|"
         "pulmonary] nodule, lies {in_place}.",
         "a(n) {margin}[, {kind}|] nodule, {size} at its widest, is [present|visible] {in_place}.",
-        "{In_place} there is a solitary [{kind} |]nodule, the [long axis|diameter] of which "
+        "{In_place} there is a(n) [{kind} |]nodule, the [long axis|diameter] of which "
         "[measures|is] {size}.",
         "One [{kind} |]pulmonary nodule IS SEEN {in_place} ({size}[{hedge_in}|]).",
         "[Note is made of|Attention is drawn to] a nodular lesion {in_place} with a [maximum|"
@@ -26,9 +26,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "a(n) {kind} nodule with [{margin}|visible] [borders|contours] IS SEEN {in_place} "
         "([diameter |]{size}).",
         "A [{size} |]nodular density IS SEEN {in_place}[, and follow-up is recommended|].",
-        "[{Margin}|A] nodule {in_place} [is measured as|measures] {size}[{hedge_nodule}|].",
-        "The parenchyma of {lung} contains a [{kind} |]nodular opacity {in_place}, about {size} "
-        "across.",
+        "a(n) [{margin} |]nodule {in_place} [is measured as|measures] {size}[{hedge_nodule}|].",
+        "The parenchyma contains a [{kind} |]nodular opacity {in_place}, about {size} across.",
         "A [{kind} |]nodule with a diameter [of|reaching] {size} IS SEEN {in_place}[{nearby}|].",
         "{In_place}, there is a nodular lesion [{size} in diameter|that measures {size}]"
         "[ with {margin} margins|].",
@@ -57,7 +56,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "{In_place}, {count} [parenchymal|pulmonary] nodules with diameters up to {size} ARE SEEN.",
         "{Count} rounded densities [consistent with|in keeping with] nodules lie {in_place}, up to "
         "{size} across.",
-        "{Count} nodular lesions ARE SEEN {in_place}; the largest one is {size}.",
+        "{Count} nodular lesions ARE SEEN {in_place}, the largest one being {size}.",
         "Nodules [{count} in number |]are [present|visible] {in_place}, reaching {size} in "
         "[diameter|size].",
         "{In_place} there are {count} [{kind} |]pulmonary nodules[{hedge_nodule}|].",
@@ -85,7 +84,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "Opacities of ground glass [density|attenuation] [extend through|are visible in] {place}"
         "[, evaluated primarily in favor of an infectious process|].",
         "The attenuation of {place} is [raised|increased] in a [{pattern} |]ground-glass manner.",
-        "[{Pattern}|Diffuse] density increases in the form of ground glass ARE SEEN {in_place}.",
+        "[{Pattern} |]density increases in the form of ground glass ARE SEEN {in_place}.",
         "The lung parenchyma shows [{severity} |]ground-glass opacity {in_place}[{hedge_infection}"
         "|].",
         "[{Severity} |]parenchymal opacity of ground-glass type IS SEEN {in_place}.",
@@ -119,8 +118,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Atelectasis": templates(
         "atelectasis/present",
-        "[{Severity} |]{kind} atelectasis IS SEEN {in_place}.",
-        "There is [{severity} |]{kind} atelectasis {in_place}.",
+        "[{Severity} |]{kind} atelectasis [is|was] [noted|identified|visible] {in_place}.",
+        "There [is|was] evidence of [{severity} |]{kind} atelectasis {in_place}.",
         "{In_place}, [{severity} |]{kind} atelectatic changes ARE SEEN.",
         "[{Severity} |]collapse of lung tissue, of the {kind} type, is present {in_place}.",
         "[{Severity} |]atelectatic [changes|densities] [of {kind} form |]ARE SEEN {in_place}.",
@@ -187,7 +186,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "pleural-effusion/present",
         "There is [a(n) {severity}|a(n) {kind}|a] {side} pleural effusion[, measuring {size} at its "
         "thickest point|].",
-        "[{Severity} |]pleural effusion IS SEEN {on_side}[, reaching a thickness of {size}|].",
+        "[{Severity} |]pleural effusion [is|was] [noted|identified|visible] {on_side}"
+        "[, reaching a thickness of {size}|].",
         "[{Severity} |][{kind} |]effusion [with a thickness of {size} |]IS SEEN in {hemithorax}.",
         "a(n) [{kind} |]layer of fluid[, {size} thick,|] occupies {pleural_space}.",
         "In {pleural_space}, [{severity} |]effusion [measured as {size} |]IS SEEN.",
@@ -219,7 +219,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Mosaic attenuation pattern": templates(
         "mosaic-attenuation/present",
-        "[{Severity} |]mosaic attenuation IS SEEN {in_place}[{hedge_mosaic}|].",
+        "[{Severity} |]mosaic attenuation is [visible|evident|identified] {in_place}[{hedge_mosaic}|].",
         "There [is|was] a [{severity} |]mosaic pattern of attenuation {in_place}[{hedge_mosaic}|].",
         "{Place} {has} a [{severity} |]mosaic pattern[ in attenuation|][{hedge_mosaic}|].",
         "Patchwork of darker and brighter lung with sharp borders is present {in_place}.",

@@ -35,7 +35,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "There [is|was] [{severity} |]enlargement of the heart.",
         "The cardiac chambers appear [{severity_ly} |]large overall.",
         "[{Severity} |]increase in heart size IS SEEN.",
-        "The heart [appears|is] [{severity_ly} |]larger than normal[ (cardiomegaly)|].",
+        "The heart [appears|is] [{severity_ly} |]larger than it should be[ (cardiomegaly)|].",
         "Heart dimensions are [{severity_ly} |]above normal, consistent with cardiomegaly.",
         "With respect to the chest, the heart takes up too much room.",
         "Cardiac size is [{severity_ly} |]greater than expected.",
@@ -43,7 +43,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     "Pericardial effusion": templates(
         "pericardial-effusion/present",
         "There is [a(n) {severity} |]pericardial effusion[, {size} at its thickest point|].",
-        "[{Severity} |]effusion [with a thickness of {size} |]IS SEEN in the pericardial space.",
+        "[{Severity} |]effusion [with a thickness of {size} |][is|was] [noted|visible] in the pericardial "
+        "space.",
         "[{Severity} |]pericardial effusion IS SEEN[, reaching {size}|].",
         "The pericardial sac holds [{severity} |]fluid[ ({size} in depth)|].",
         "Between the pericardial leaves, [{severity} |]fluid [of {size} |]IS SEEN.",

@@ -8,6 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.findings_diffuse import (
+    draw_bronchiectasis,
+    draw_emphysema,
+    draw_mosaic,
+    draw_peribronchial_thickening,
+    draw_septal_thickening,
+)
 from simcrop_core.phantoms.findings_lung import (
     draw_consolidation,
     draw_fibrotic_sequela,
@@ -24,6 +31,11 @@ __all__ = ["draw_finding", "plan_findings"]
 DRAWN: dict[str, Callable[[Scene, FindingPlan], NDArray[np.bool_]]] = {
     "Pleural effusion": draw_pleural_effusion,
     "Atelectasis": draw_atelectasis,
+    "Emphysema": draw_emphysema,
+    "Mosaic attenuation pattern": draw_mosaic,
+    "Interlobular septal thickening": draw_septal_thickening,
+    "Bronchiectasis": draw_bronchiectasis,
+    "Peribronchial thickening": draw_peribronchial_thickening,
     "Lung nodule": draw_nodule,
     "Consolidation": draw_consolidation,
     "Lung opacity": draw_opacity,

@@ -183,11 +183,11 @@ def draw_opacity(scene: Scene, plan: FindingPlan) -> Bool:
         weight = share(spread - texture(box, 16.0, rng) - 0.45 * texture(box, 5.0, rng), 0.7)
         return _glass(scene, box, weight * region[box.slices], rise)
     count = plan.count if pattern == "patchy" else 1
+    sides = ("left", "right") if plan.side == "both" else (plan.side,)
+    regions = [region & scene.part_of_lungs(side) for side in sides]
     for number in range(count):
         own = np.random.default_rng([plan.seed, number])
-        here = region
-        if plan.side == "both":
-            here = region & scene.part_of_lungs(("left", "right")[number % 2])
+        here = regions[number % len(regions)]
         radius = float(plan.size_mm or own.uniform(24, 60)) / 2
         near_pleura = (0.3 * radius, 0.9 * radius)
         depth = near_pleura if pattern == "patchy" else (0.3 * radius, 300.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from simcrop_core.phantoms.anatomy import LOBES
-from simcrop_core.phantoms.findings_scene import AERATED_HU, Scene
+from simcrop_core.phantoms.findings_scene import AERATED_HU, Scene, grown
 from simcrop_core.phantoms.findings_shapes import (
     Bool,
     Box,
@@ -22,9 +22,9 @@ from simcrop_core.phantoms.findings_shapes import (
 )
 from simcrop_core.phantoms.plan import FindingPlan
 
-# Weights of height above the back, of depth under the pleura, and of height above the base, in the
-# field whose lowest values the fluid fills.
-_UP, _IN, _HEADWARDS = 0.55, 1.0, 0.22
+# Weights of height above the back and above the base in the field whose lowest values the fluid
+# fills, beside the thickness in front of the chest wall (weight 1).
+_UP, _HEADWARDS = 0.5, 0.3
 
 
 def draw_pleural_effusion(scene: Scene, plan: FindingPlan) -> Bool:
@@ -42,33 +42,32 @@ def draw_pleural_effusion(scene: Scene, plan: FindingPlan) -> Bool:
             return scene.empty()
         mask = scene.fill_lung(box, share(distance, box.voxel_mm) * region[box.slices], value)
     else:
-        field, depth = _gravity_field(scene, box)
-        level = _level(field, depth, region[box.slices], thickness)
+        field, front = _gravity_field(scene, box, plan.side)
+        level = _level(field, front, region[box.slices], thickness)
         scene.fluid[plan.side] = level
-        part = share((field - level) * np.float32(1 / (_UP + _IN)), box.voxel_mm)
+        part = share((field - level) * np.float32(1 / (1 + _UP)), box.voxel_mm)
         mask = scene.fill_lung(box, part * region[box.slices], value)
     scene.relabel(box, mask[box.slices], "pleural fluid")
     return mask
 
 
-def _gravity_field(scene: Scene, box: Box) -> tuple[Float, Float]:
-    depth = scene.depth_in(box)
-    base = scene.anatomy.landmarks["carina"][2]
-    height = _UP * box.y + _HEADWARDS * (box.z - np.float32(base))
-    return height + _IN * depth, depth
+def _gravity_field(scene: Scene, box: Box, side: str) -> tuple[Float, Float]:
+    """The field that fluid fills from its lowest values, and how far each voxel lies in front of
+    the back wall of the healthy lung (mm)."""
+    lung = scene.healthy_side(box, side)
+    wall = np.where(lung, box.y, np.float32(np.inf)).min(axis=1, keepdims=True)
+    front = np.where(np.isfinite(wall), box.y - wall, 0.0).astype(np.float32)
+    carina = scene.anatomy.landmarks["carina"]
+    height = _UP * (box.y - np.float32(carina[1])) + _HEADWARDS * (box.z - np.float32(carina[2]))
+    return height + front, front
 
 
-def _level(field: Float, depth: Float, region: Bool, thickness: float) -> float:
-    """The level at which the deepest fluid first lies as deep as the effusion is thick."""
-    thin = (slice(None, None, 2),) * 3  # a coarse look is enough for one number
-    inside = region[thin]
-    values, depths = field[thin][inside], depth[thin][inside]
-    if not values.size:
-        return float("-inf")
-    deep = depths >= thickness
-    if not deep.any():
-        return float(np.max(values))
-    return float(np.min(values[deep]))
+def _level(field: Float, front: Float, region: Bool, thickness: float) -> float:
+    """The level up to which the fluid is as thick, back to front, as the effusion is to be."""
+    thick = region & (front >= thickness)
+    if not thick.any():
+        return float(field[region].max())
+    return float(field[thick].min())
 
 
 def _locule(
@@ -111,12 +110,18 @@ def _passive(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
     box = scene.box_of(region, 3)
     if level is None or box is None:
         return scene.empty()
-    field, _ = _gravity_field(scene, box)
+    field, _ = _gravity_field(scene, box, plan.side)
     thickness = float(plan.size_mm or 10.0)
-    over = (field - np.float32(level)) * np.float32(1 / (_UP + _IN))
-    distance = over - thickness * (1 + 0.35 * texture(box, 7.0, rng))
+    over = (field - np.float32(level)) * np.float32(1 / (1 + _UP))
+    distance = over - thickness * (1 + 0.2 * texture(box, 10.0, rng))
     part = share(distance, 1.5 * box.voxel_mm) * region[box.slices]
-    return scene.fill_lung(box, part, _airless(scene, box, rng))
+    value = _airless(scene, box, rng)
+    mask = scene.fill_lung(box, part, value)
+    # The fluid's own soft edge was mixed with air that is now gone.
+    hu = scene.hu[box.slices]
+    edge = grown(mask[box.slices]) & scene.solid[box.slices] & (hu < 0)
+    hu[edge] = value[edge]
+    return mask
 
 
 def _plate(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
@@ -129,7 +134,7 @@ def _plate(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
     box = None if center is None else scene.box(center, size / 2 + 4)
     if center is None or box is None:
         return scene.empty()
-    normal = np.array([rng.normal(0, 0.3), rng.normal(0, 0.35), 1.0])
+    normal = np.array([rng.normal(0, 0.45), rng.normal(0, 0.5), 1.0])
     normal /= np.linalg.norm(normal)
     long = np.cross(normal, rng.normal(size=3))
     long /= np.linalg.norm(long)
@@ -138,7 +143,7 @@ def _plate(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
     u, v, w = (axis[0] * dx + axis[1] * dy + axis[2] * dz for axis in (long, short, normal))
     bend = rng.normal(0, 0.1)
     w = w + np.float32(bend / size) * u**2 * 4 + np.float32(0.5) * texture(box, 8.0, rng)
-    breadth = size * rng.uniform(0.5, 0.75)
+    breadth = size * rng.uniform(0.6, 0.9)
     outline = np.sqrt((u / (size / 2)) ** 2 + (v / (breadth / 2)) ** 2)
     taper = np.clip(1.25 - outline, 0.35, 1.0)
     sheet, touched = thin_sheet_share(w / taper, thick / 2, box)

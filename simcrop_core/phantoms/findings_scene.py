@@ -161,20 +161,49 @@ class Scene:
         return depth, stride  # type: ignore[return-value]
 
     @cached_property
+    def _lung_box(self) -> tuple[slice, slice, slice]:
+        box = self.box_of(self._healthy > 0)
+        return (slice(0, 0),) * 3 if box is None else box.slices
+
+    @cached_property
     def _healthy(self) -> NDArray[np.uint8]:
         return self.lobes.copy()
 
+    def healthy_side(self, box: Box, side: str) -> Bool:
+        """The left or right lung in a box as it was before any finding."""
+        lobes = self._healthy[box.slices]
+        right = [number for number, name in enumerate(LOBES, 1) if name.startswith("right")]
+        inside = (lobes > 0) & (lobes <= right[-1])
+        return np.asarray(inside if side == "right" else (lobes > right[-1]))
+
     def depth_in(self, box: Box) -> Float:
-        """Depth under the lungs' surface (mm) in a box, linear between coarse voxels."""
-        depth, stride = self.depth
-        for axis, (cut, step) in enumerate(zip(box.slices, stride, strict=True)):
-            where = np.arange(cut.start, min(cut.stop, self.shape[axis]), dtype=np.float32) / step
-            low = np.minimum(where.astype(int), depth.shape[axis] - 1)
-            high = np.minimum(low + 1, depth.shape[axis] - 1)
-            part = (where - low).clip(0, 1).reshape([-1 if a == axis else 1 for a in range(3)])
-            first = depth.take(low, axis)
-            depth = first + (depth.take(high, axis) - first) * part
-        return depth
+        """Depth under the lungs' surface (mm) in a box, linear between coarse voxels; 0 outside."""
+        out = np.zeros(box.shape, np.float32)
+        inner, target = [], []
+        for cut, lung, count in zip(box.slices, self._lung_box, self.shape, strict=True):
+            first, last = max(cut.start, lung.start), min(cut.stop, lung.stop, count)
+            if first >= last:
+                return out
+            inner.append(slice(first - lung.start, last - lung.start))
+            target.append(slice(first - cut.start, last - cut.start))
+        out[tuple(target)] = self._fine_depth[tuple(inner)]
+        return out
+
+    @cached_property
+    def _fine_depth(self) -> Float:
+        coarse, stride = self.depth
+        weights = []
+        for cut, step, count in zip(self._lung_box, stride, coarse.shape, strict=True):
+            where = np.arange(cut.start, cut.stop) / step
+            low = np.minimum(where.astype(int), count - 1)
+            table = np.zeros((where.size, count), np.float32)
+            rows = np.arange(where.size)
+            table[rows, low] = 1 - (where - low)
+            table[rows, np.minimum(low + 1, count - 1)] += where - low
+            weights.append(table)
+        z, y, x = weights
+        rough = (z @ coarse.reshape(coarse.shape[0], -1)).reshape(-1, *coarse.shape[1:])
+        return np.matmul(np.matmul(y, rough), x.T)
 
     def depth_at(self, points_N3: NDArray) -> NDArray:
         """Depth (mm) at points, to the nearest coarse voxel."""
@@ -210,13 +239,14 @@ class Scene:
                 if level == "any" or level in name or middle:
                     numbers.append(number)
         mask = np.zeros(self.shape, bool)
+        part, lobes = mask[self._lung_box], self.lobes[self._lung_box]
         for number in numbers:
-            mask |= self.lobes == number
+            part |= lobes == number
         if left_upper in numbers and (lobe or level != "any"):
             # One slice of an upright grid is one slice of the body: see Frame.
             lingula = lobe == "lingula" or (not lobe and level == "middle")
-            cut = self._is_lingula_Z != lingula
-            mask[cut] &= self.lobes[cut] != left_upper
+            cut = self._is_lingula_Z[self._lung_box[0]] != lingula
+            part[cut] &= lobes[cut] != left_upper
         return self.seen(mask)
 
     def seen(self, mask: Bool) -> Bool:
@@ -235,7 +265,11 @@ class Scene:
     @cached_property
     def _scattered_N3(self) -> NDArray[np.float64]:
         rng = np.random.default_rng([self.anatomy.plan.patient.seed, 11])
-        return self.world(rng.uniform(_LUNG_LOW, _LUNG_HIGH, (7000, 3)))
+        return self.world(rng.uniform(_LUNG_LOW, _LUNG_HIGH, (9000, 3)))
+
+    @cached_property
+    def _scattered_in_lung_N(self) -> Bool:
+        return np.asarray(self.lookup(self._healthy, self._scattered_N3) > 0)
 
     def place(
         self,
@@ -249,7 +283,8 @@ class Scene:
         The points tried do not depend on the grid, so that the same finding lies in the same place
         on any. None where the region holds no point.
         """
-        tried = self._scattered_N3[rng.permutation(len(self._scattered_N3))]
+        order = rng.permutation(len(self._scattered_N3))
+        tried = self._scattered_N3[order[self._scattered_in_lung_N[order]]]
         free = self.lookup(region, tried).astype(bool) & ~self.lookup(self.solid, tried)
         points = tried[free]
         if not len(points):

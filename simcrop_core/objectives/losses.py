@@ -136,7 +136,9 @@ def similarity_alignment_sums(
     if top_k < 1:
         raise ValueError(f"A sentence is aligned with at least one patch, not {top_k}.")
     with full_precision(patches_BND):
-        patches_BND, sentences_BSD = exact(patches_BND), exact(sentences_BSD)
+        there_BS = sentence_mask_BS.bool()
+        patches_BND = exact(patches_BND)
+        sentences_BSD = exact(sentences_BSD).masked_fill(~there_BS[..., None], 0)
         if normalize:
             patches_BND = F.normalize(patches_BND, dim=-1)
             sentences_BSD = F.normalize(sentences_BSD, dim=-1)
@@ -151,7 +153,6 @@ def similarity_alignment_sums(
             aligned_BSD = F.normalize(aligned_BSD, dim=-1)
         # Eq. 4: InfoNCE among the sentences of one report, in both directions.
         logits_BSS = aligned_BSD @ sentences_BSD.transpose(1, 2) / temperature
-        there_BS = sentence_mask_BS.bool()
         # A finite stand-in for minus infinity: a report without sentences must not give NaN.
         least = torch.finfo(logits_BSS.dtype).min / 4
         logits_BSS = logits_BSS.masked_fill(~(there_BS[:, :, None] & there_BS[:, None]), least)

@@ -207,10 +207,14 @@ def test_padding_and_reports_without_contrast_have_no_part() -> None:
     there = torch.arange(5) < torch.tensor([3, 1, 4])[:, None]
     loss = align(patches, sentences, there)
     spoiled = sentences.clone()
-    spoiled[~there] = 50.0
     spoiled[1] = -7.0
+    spoiled[~there] = torch.nan
     torch.testing.assert_close(align(patches, spoiled, there), loss)
     torch.testing.assert_close(align(patches[[0, 2]], sentences[[0, 2]], there[[0, 2]]), loss)
+    patches.requires_grad_()
+    align(patches, spoiled, there).backward()
+    assert patches.grad is not None
+    assert patches.grad.isfinite().all()
 
 
 def test_more_patches_than_there_are_means_all_of_them() -> None:

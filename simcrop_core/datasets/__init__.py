@@ -9,7 +9,7 @@ from simcrop_core.datasets.ct_rate import ct_rate_dataset
 from simcrop_core.datasets.dataset import Dataset, DatasetSource, Fault
 from simcrop_core.datasets.lists import CaseList, MaskList, read_case_list, read_mask_list
 from simcrop_core.datasets.manifest import read_manifest_dataset
-from simcrop_core.datasets.phantoms import phantom_dataset
+from simcrop_core.datasets.phantoms import phantom_dataset, phantom_sources
 from simcrop_core.datasets.preflight import Preflight, preflight
 from simcrop_core.errors import SimCroPError
 
@@ -23,6 +23,7 @@ __all__ = [
     "ct_rate_dataset",
     "open_dataset",
     "phantom_dataset",
+    "phantom_sources",
     "preflight",
     "read_case_list",
     "read_manifest_dataset",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,7 +25,9 @@ from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import labels_on, read_labels, read_volume
-from simcrop_core.report import Report, read_report
+from simcrop_core.report import Report, read_report, report_from_parts
+from simcrop_core.report_csv import read_csv_rows
+from simcrop_core.report_files import Parts
 from simcrop_core.statements import FINDINGS, LEVELS, SIDES, Facts, Meaning
 from simcrop_core.study import Kind, SentenceFacts, Study
 from simcrop_core.volume import CTVolume
@@ -63,9 +66,7 @@ class ManifestSource:
     ) -> Study:
         """The study as its files give it."""
         volume = read_volume(self.volume, series=self.series or None)
-        report = None
-        if self.report:
-            report = read_report(self.report, volume_name=self.volume_name or None)
+        report = _report(self.report, self.volume_name) if self.report else None
         masks = {name: _mask(Path(path), volume) for name, path in self.masks}
         structures, names = _structures(masks, volume)
         sentences, facts = plain_sentences(report), Facts.unknown()
@@ -83,7 +84,7 @@ class ManifestSource:
             yield fault(self.id, "volume", refused)
         if self.report:
             try:
-                read_report(self.report, volume_name=self.volume_name or None)
+                _report(self.report, self.volume_name)
             except SimCroPError as e:
                 yield fault(self.id, "report", e)
         else:
@@ -195,6 +196,32 @@ def file_stamp(path: Path) -> list[Any]:
 def fault(study: str, part: str, refused: SimCroPError) -> Fault:
     """A refusal as a fault."""
     return Fault(study, part, refused.code, refused.problem, refused.path or "")
+
+
+def _report(path: str, volume_name: str) -> Report:
+    """A report; a csv of many is read once for all of its rows."""
+    if volume_name and path.lower().endswith(".csv"):
+        parts = _csv_rows(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0).get(
+            volume_name.removesuffix(".nii.gz")
+        )
+        if parts is not None and parts.parts:
+            return report_from_parts(parts, Path(path))
+    return read_report(path, volume_name=volume_name or None)
+
+
+@lru_cache(maxsize=4)
+def _csv_rows(path: str, changed_ns: int) -> dict[str, Parts]:
+    """The rows of a csv by name; those of a name that is there twice are left to the reader."""
+    found: dict[str, Parts] = {}
+    twice: set[str] = set()
+    try:
+        for name, parts in read_csv_rows(Path(path), "utf-8"):
+            if name in found and found[name] != parts:
+                twice.add(name)
+            found[name] = parts
+    except (SimCroPError, OSError):
+        return {}  # the reader of one row says what is wrong
+    return {name: parts for name, parts in found.items() if name not in twice}
 
 
 def _mask(path: Path, volume: CTVolume) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -57,7 +57,12 @@ def phantom_dataset(first: int, stop: int) -> Dataset:
             code="no-studies",
             remedy="Give a range such as phantoms:0-2400, whose end is not included.",
         )
-    return Dataset("phantoms", tuple(PhantomSource(seed) for seed in range(first, stop)))
+    return Dataset("phantoms", phantom_sources(range(first, stop)))
+
+
+def phantom_sources(seeds: Iterable[int]) -> tuple[PhantomSource, ...]:
+    """The phantoms of these seeds."""
+    return tuple(PhantomSource(seed) for seed in seeds)
 
 
 @cache

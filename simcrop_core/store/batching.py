@@ -1,7 +1,7 @@
 """Stored studies -> model input, on the device: crop, intensity, coverage of patches.
 
-Shapes in names: B studies; S sentences; N patches; R regions; X, Y, Z stored voxels or cells;
-H, W, D voxels of the model's input; I, J, K its patches.
+Shapes in names: B studies; S sentences; N patches; C model cells of a patch; R regions; X, Y, Z
+stored voxels or cells; H, W, D voxels of the model's input; I, J, K its patches.
 
 All random numbers of a study come from its own seed by :mod:`simcrop_core.counter_random`: they
 are the same in any batch and on any device. Left and right are never exchanged, for reports name
@@ -17,7 +17,7 @@ from torch.nn import functional
 from simcrop_core.counter_random import normal, uniform
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.store.collate import RawBatch
-from simcrop_core.store.settings import AugmentationConfig, StoreSettings
+from simcrop_core.store.settings import AugmentationConfig, Shape, StoreSettings
 from simcrop_core.study_batch import StudyBatch
 
 #: How far a Gaussian blur reaches, in standard deviations.
@@ -29,6 +29,7 @@ def to_batch(
     device: torch.device | str,
     spec: InputSpec | None = None,
     augmentation: AugmentationConfig | None = None,
+    cells: tuple[int, int, int] | None = None,
 ) -> StudyBatch:
     """Make a training or evaluation batch on a device.
 
@@ -42,15 +43,18 @@ def to_batch(
         The model's input; None is the one the store was prepared for.
     augmentation
         What is done to the scans; None, for evaluation: nothing, and the crop is the middle.
+    cells
+        Cells of a patch along each axis, for a model with the finer level (``vision.cells``).
 
     Raises
     ------
     SimCroPError
-        ``other-spec``: the store was prepared for another kind of input.
+        ``other-spec``: the store was prepared for another kind of input, or its cells are
+        coarser than the model's.
     """
     settings = raw.settings
     spec = settings.spec if spec is None else spec
-    settings.check_model(spec)
+    settings.check_model(spec, cells)
     starts = crop_cells(raw.seeds_B, settings, spec, augmentation)
     moved = {n: t.to(device, non_blocking=True) for n, t in raw.tensors().items()}
     cell = settings.cell_shape
@@ -61,7 +65,10 @@ def to_batch(
     low, high = spec.hu_window
     hu_BHWD = (hu_BHWD.clamp(low, high) - (low + high) / 2) * (2 / (high - low))
     maps = moved.get("structures_BXYZ")
-    region_BSN = _coverage(moved["regions_RXYZ"], raw.region_row_BS, starts, cell, spec)
+    shares_BSNC = _coverage(
+        moved["regions_RXYZ"], raw.region_row_BS, starts, cell, spec, cells or (1, 1, 1)
+    )
+    region_BSN = shares_BSNC.mean(dim=-1)
     return StudyBatch(
         volume_B1HWD=hu_BHWD[:, None],
         seeds_B=moved["seeds_B"],
@@ -81,6 +88,7 @@ def to_batch(
         counterfactual_meaning_BC4=moved["counterfactual_meaning_BC4"],
         counterfactual_mask_BC=moved["counterfactual_mask_BC"],
         structures_BHWD=None if maps is None else _cut(maps, voxels, spec.shape),
+        region_cells_BSNC=None if cells is None else shares_BSNC,
     )
 
 
@@ -162,25 +170,30 @@ def _coverage(
     regions_RXYZ: Tensor,
     region_row_BS: Tensor,
     starts: list[tuple[int, int, int]],
-    cell: tuple[int, int, int],
+    cell: Shape,
     spec: InputSpec,
+    cells: Shape,
 ) -> Tensor:
-    """Share of each patch that each sentence's region covers, ``(B, S, N)`` float32; exact."""
+    """Share of each model cell of each patch that each sentence's region covers.
+
+    ``(B, S, N, C)`` float32 with C model cells a patch, in C order; exact.
+    """
     batch, sentences = region_row_BS.shape
     device = regions_RXYZ.device
     h, w, d = (n // c for n, c in zip(spec.shape, cell, strict=True))
-    p, q, r = (n // c for n, c in zip(spec.patch_shape, cell, strict=True))
-    i, j, k = spec.grid_shape
-    voxels = spec.patch_shape[0] * spec.patch_shape[1] * spec.patch_shape[2]
-    out_BSN = torch.zeros(batch, sentences, spec.patches, device=device)
+    # Stored cells of a model cell along each axis.
+    p, q, r = (n // c // m for n, c, m in zip(spec.patch_shape, cell, cells, strict=True))
+    (i, j, k), (a, b, c) = spec.grid_shape, cells
+    voxels = p * q * r * cell[0] * cell[1] * cell[2]
+    out_BSNC = torch.zeros(batch, sentences, spec.patches, a * b * c, device=device)
     for row, (x, y, z) in enumerate(starts):
         has_S = region_row_BS[row] >= 0
         if not bool(has_S.any()):
             continue
         # Sentences share regions: each is summed once.
         used, back = region_row_BS[row][has_S].unique(return_inverse=True)
-        cells = regions_RXYZ[used.to(device), x : x + h, y : y + w, z : z + d].float()
-        counts = cells.view(len(used), i, p, j, q, k, r).sum(dim=(2, 4, 6))
-        shares_RN = counts.reshape(len(used), -1) / voxels
-        out_BSN[row, has_S.nonzero()[:, 0].to(device)] = shares_RN[back.to(device)]
-    return out_BSN
+        stored = regions_RXYZ[used.to(device), x : x + h, y : y + w, z : z + d].float()
+        counts = stored.reshape(len(used), i, a, p, j, b, q, k, c, r).sum(dim=(3, 6, 9))
+        shares_RNC = counts.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3) / voxels
+        out_BSNC[row, has_S.nonzero()[:, 0].to(device)] = shares_RNC[back.to(device)]
+    return out_BSNC

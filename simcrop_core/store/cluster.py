@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from simcrop_core.errors import SimCroPError
+from simcrop_core.cluster import dask_client
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,21 +40,17 @@ def workers_for(workers: int, scheduler: str | None) -> Iterator[Submit]:
     if scheduler is None and workers <= 1:
         yield _here
         return
-    opened: list[Any] = []
+    opened: list[Client] = []
 
     def submit(
         function: Callable[..., Any], jobs: Iterable[tuple[Any, tuple[Any, ...]]]
     ) -> Iterator[tuple[Any, Any]]:
         if not opened:
-            context = _client(workers, scheduler)
-            opened.extend([context, context.__enter__()])
-        yield from _on(opened[1], function, jobs)
+            opened.append(stack.enter_context(dask_client(workers, scheduler)))
+        yield from _on(opened[0], function, jobs)
 
-    try:
+    with ExitStack() as stack:
         yield submit
-    finally:
-        if opened:
-            opened[0].__exit__(None, None, None)
 
 
 def _here(
@@ -93,51 +88,3 @@ def _on(
             yield name, future.result()
         except KilledWorker:
             yield name, "The worker process died, most likely of too little memory."
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A Dask client of the scheduler, or of worker processes of its own."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=20)
-        except (OSError, ValueError, TimeoutError) as e:
-            raise SimCroPError(
-                f"No Dask scheduler answers at {scheduler}",
-                code="no-scheduler",
-                remedy="Start one with dask scheduler, and check the address.",
-            ) from e
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=20)
-            except TimeoutError as e:
-                raise SimCroPError(
-                    f"The Dask scheduler at {scheduler} has no workers",
-                    code="no-workers",
-                    remedy=f"Start some with dask worker {scheduler}.",
-                ) from e
-            yield client
-        return
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    settings = {
-        # A study that kills its worker is tried once more, then given up.
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.nanny.environ.OMP_NUM_THREADS": threads,
-        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads,
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client

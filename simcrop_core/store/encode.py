@@ -20,8 +20,15 @@ from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import whole_file
 from simcrop_core.store.cluster import Submit
-from simcrop_core.store.record import Record, text_number
-from simcrop_core.store.text import EncoderFacts, TextTable, open_text, text_names, write_text
+from simcrop_core.store.record import Record
+from simcrop_core.store.text import (
+    EncoderFacts,
+    TextTable,
+    open_text,
+    text_names,
+    text_number,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from simcrop_core.model.text import TextEncoder

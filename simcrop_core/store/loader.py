@@ -129,7 +129,7 @@ class Loader:
             max(2, min(max_tokens, tokens)),
         )
         self.structures = structures
-        self.quarantine = Quarantine(store, len(self.indices), quarantine)
+        self.quarantine = Quarantine(store, quarantine)
         self.epoch = self.step = 0
         if len(self) < 1:
             raise SimCroPError(
@@ -292,16 +292,14 @@ class Quarantine:
     Parameters
     ----------
     store
-        Where they are.
-    studies
-        How many the run uses.
+        Where they are; one in a thousand of its studies may be replaced, but at least one.
     path
         JSON lines, one a study, appended to by all processes; None keeps the list in memory.
     """
 
-    def __init__(self, store: Store, studies: int, path: Path | None) -> None:
+    def __init__(self, store: Store, path: Path | None) -> None:
         self.store, self.path = store, path
-        self.allowed = max(1, studies // 1000)
+        self.allowed = max(1, len(store) // 1000)
         self._indices: set[int] = set()
         self._lock = threading.Lock()
         self._read()

@@ -6,7 +6,6 @@ F findings, S sides, L levels in the table of facts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -169,8 +168,3 @@ def _arrays(data: bytes, header_end: int) -> dict[str, NDArray[Any]]:
             values = np.frombuffer(data[start:stop], kinds[entry["dtype"]])
             found[name] = values.reshape(entry["shape"])
     return found
-
-
-def text_number(text: str) -> int:
-    """The number by which a store knows a text: the same text has the same number everywhere."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

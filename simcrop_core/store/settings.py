@@ -62,11 +62,12 @@ class StoreSettings(_Config):
         h, w, d = (n // c for n, c in zip(self.shape, self.cell_shape, strict=True))
         return h, w, d
 
-    def check_model(self, spec: InputSpec) -> None:
+    def check_model(self, spec: InputSpec, cells: Shape | None = None) -> None:
         """Refuse a model that these volumes do not fit.
 
         Its input may be smaller than the one the store was prepared for, and its patches may be
-        other multiples of the cells; all else must be the same.
+        other multiples of the cells; all else must be the same. ``cells`` are those of a patch
+        along each axis, for a model with the finer level.
 
         Raises
         ------
@@ -85,6 +86,10 @@ class StoreSettings(_Config):
             faults.append(f"cells are {cell}, of which patches of {spec.patch_shape} are not made")
         elif any(n % (2 * c) for n, c in zip(spare, cell, strict=True)):
             faults.append(f"the input {spec.shape} cannot be centred in {self.shape} by cells")
+        elif cells is not None and any(
+            n // c % m for n, c, m in zip(spec.patch_shape, cell, cells, strict=True)
+        ):
+            faults.append(f"its cells of {cell} voxels do not make {cells} cells a patch")
         if faults:
             raise SimCroPError(
                 f"The store does not fit the model: {'; '.join(faults)}",

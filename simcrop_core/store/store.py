@@ -31,9 +31,9 @@ from pydantic import ValidationError
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.store.codec import checksum, unpack
-from simcrop_core.store.record import Record, Stored, text_number
+from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
-from simcrop_core.store.text import TextTable, open_text, text_names
+from simcrop_core.store.text import TextTable, open_text, text_names, text_number
 
 SCHEMA = 1
 Part = Literal["records", "volumes", "structures"]
@@ -255,8 +255,8 @@ class Store:
             self.volume(index, volume_out),
             self.structures(index, structures_out) if structures else None,
             record,
-            text.vectors([text_number(t) for t in record.sentences]),
-            text.vectors([text_number(t) for t in record.alternates]),
+            text.vectors_of(record.sentences),
+            text.vectors_of(record.alternates),
             tokens,
             special,
             report,

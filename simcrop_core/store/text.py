@@ -13,6 +13,7 @@ Shapes in names: U different texts; D width of a vector; L tokens of a report.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -88,6 +89,10 @@ class TextTable:
         rows = _rows(self._texts, numbers)
         return np.array(self._vectors[rows], np.float32).reshape(len(rows), self.encoder.width)
 
+    def vectors_of(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``(len(texts), D)``, by the sentences themselves."""
+        return self.vectors([text_number(text) for text in texts])
+
     def report(
         self, number: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.float32]]:
@@ -115,6 +120,11 @@ class TextTable:
                 zip(self._reports.tolist(), self._starts[:-1], self._starts[1:], strict=True)
             )
         }
+
+
+def text_number(text: str) -> int:
+    """The number by which a store knows a text: the same text has the same number everywhere."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def _rows(numbers_U: NDArray[np.int64], wanted: Sequence[int]) -> NDArray[np.intp]:

@@ -85,7 +85,7 @@ class TrainingData:
         for index in self.loader.indices:
             sentences = self.store.record(index).sentences
             if sentences:
-                vectors_SD = torch.from_numpy(self.store.text.vectors(_wordings(sentences)))
+                vectors_SD = torch.from_numpy(self.store.text.vectors_of(sentences))
                 total += vectors_SD.double().sum(dim=0)
                 count += len(sentences)
         return (total / max(1, count)).float()
@@ -93,12 +93,6 @@ class TrainingData:
     def texts(self, index: int) -> tuple[str, ...]:
         """The sentences of a study, in order."""
         return self.store.record(index).sentences
-
-
-def _wordings(sentences: tuple[str, ...]) -> list[int]:
-    from simcrop_core.store.record import wording
-
-    return [wording(text) for text in sentences]
 
 
 def make_phantom_store(

@@ -19,6 +19,7 @@ from simcrop_core.phantoms.shapes import (
     capsule,
     coverage,
     ellipsoid,
+    grain,
     smooth_intersection,
     smooth_union,
     spline,
@@ -57,7 +58,9 @@ def _kidneys(canvas: Canvas, rng: np.random.Generator, hu: dict[str, float], ris
 
 
 def _pancreas(canvas: Canvas, hu: dict[str, float], rise: float) -> None:
-    course = np.array([(-82, -22, -182), (-46, -2, -190), (-8, 12, -202), (24, 12, -214), (30, 6, -234)])
+    course = np.array(
+        [(-82, -22, -182), (-46, -2, -190), (-8, 12, -202), (24, 12, -214), (30, 6, -234)]
+    )
     points, radius = spline(course + (0, 0, 0.8 * rise), 9.0, (9, 10, 8.5, 12, 11))
     canvas.tube(points, radius, hu["pancreas"], LABELS["pancreas"])
 
@@ -72,15 +75,17 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     points, _ = spline(course, 11.0)
     radius = 15 + 4 * np.sin(np.arange(len(points)) * 1.9 + rng.uniform(0, 6)) + rng.normal(0, 1)
     canvas.tube(points, radius, 42, LABELS["bowel"])
-    level = rng.uniform(-6, 8)
+    level = rng.uniform(0, 12)
     for box, distance in canvas.capsules(points, radius - 2.6):
         x, y, z = canvas.at(box)
         middle = float(np.interp(float(x.mean()), course[::-1, 0][2:], course[::-1, 1][2:]))
-        stool = -40 + 70 * np.sin(0.7 * x + 0.3 * z) * np.sin(0.6 * y - 0.5 * z)
+        stool = -10 + 60 * grain(x, y, z, np.random.default_rng(int(level * 1e6) % 2**31), 9)
         content = np.where(y > middle + level, -940, stool).astype(np.float32)
         canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
-    for _ in range(16):
-        center = np.array((rng.uniform(-85, 70), rng.uniform(-5, 65), rng.uniform(-330, -248) + rise))
+    for _ in range(28):
+        center = np.array(
+            (rng.uniform(-90, 40), rng.uniform(-12, 68), rng.uniform(-330, -222) + rise)
+        )
         half = rng.uniform(9, 15, 3)
         box = canvas.box(center - 18, center + 18)
         if box is not None:
@@ -101,13 +106,16 @@ def _organs(
     stomach = np.maximum(_stomach(cage, p, rise), under + 1)
     liver = np.maximum(_liver(p, under, rise, rng), 2.5 - stomach)
     spleen = ellipsoid(
-        *p, (-100, -38, -160 + 0.8 * rise), np.array((25, 44, 50)) * rng.uniform(0.86, 1.12),
+        *p, (-100, -38, -160 + 0.8 * rise), np.array((31, 50, 56)) * rng.uniform(0.84, 1.12),
         np.array([(0.86, -0.42, 0.28), (0.45, 0.89, 0), (-0.25, 0.13, 0.96)]),
     )  # fmt: skip
     spleen = smooth_intersection(np.maximum(spleen, 2 - stomach), under, 8)
     gall = ellipsoid(*p, (50, 40, -212 + rise), np.array((13, 15, 27)) * rng.uniform(0.7, 1.15))
     liver = np.maximum(liver, 0.5 - gall)
-    values = {n: lattice.voxels(v) for n, v in (("liver", liver), ("spleen", spleen), ("stomach", stomach))}
+    values = {
+        n: lattice.voxels(v)
+        for n, v in (("liver", liver), ("spleen", spleen), ("stomach", stomach))
+    }
     canvas.paint(box, values["spleen"], hu["spleen"], LABELS["spleen"])
     canvas.paint(box, values["liver"], hu["liver"], LABELS["liver"])
     _liver_vessels(canvas, hu, rise)
@@ -124,6 +132,9 @@ def _liver(
     low = np.interp(x, (-95, -60, -30, 0, 40, 85, 130), (-112, -128, -146, -168, -202, -240, -246))
     low = low + rng.normal(0, 6) + 0.9 * rise - 0.14 * (y - 20)
     back = np.interp(x, (-90, -45, -10, 14, 30, 44, 62, 130), (34, 16, 0, -12, -26, -52, -92, -120))
+    ripple = rng.uniform(0, 6, 3)
+    low = low + 7 * np.sin(y / 23 + ripple[0]) + 5 * np.sin(x / 19 + ripple[1])
+    back = back + 5 * np.sin(z / 17 + ripple[2]) + 4 * np.sin(x / 15 + ripple[0])
     down = ((low - z) * 0.8).astype(np.float32)
     behind = ((back - y) * 0.8).astype(np.float32)
     out = smooth_intersection(under, down, 16)
@@ -148,7 +159,7 @@ def _liver_vessels(canvas: Canvas, hu: dict[str, float], rise: float) -> None:
 
 
 def _stomach(cage: Cage, p: tuple[Volume, Volume, Volume], rise: float) -> Volume:
-    k = 0.66 + 0.42 * cage.patient.stomach_fill
+    k = 0.8 + 0.38 * cage.patient.stomach_fill
     x, y, z = p[0], p[1], p[2] - np.float32(0.9 * rise)
     fundus = ellipsoid(x, y, z, (-62, -14, -140), np.array((34, 33, 30)) * k)
     body = capsule(x, y, z, (-64, 0, -152), (-52, 40, -204), 29 * k, 24 * k)
@@ -158,14 +169,13 @@ def _stomach(cage: Cage, p: tuple[Volume, Volume, Volume], rise: float) -> Volum
     return smooth_union(out, cardia, 8)
 
 
-def _fill_stomach(
-    canvas: Canvas, box: Box, stomach: Volume, cage: Cage, wall_hu: float
-) -> None:
+def _fill_stomach(canvas: Canvas, box: Box, stomach: Volume, cage: Cage, wall_hu: float) -> None:
     canvas.paint(box, stomach, wall_hu, LABELS["stomach"])
     x, y, z = canvas.at(box)
     folds = np.float32(1.2) * np.sin(0.35 * x + 0.2 * z) * np.sin(0.4 * y)
     level = 58 - 92 * cage.patient.stomach_gas
-    food = 22 + 26 * np.sin(0.33 * x + 1) * np.sin(0.27 * y + 0.4 * z)
+    rng = np.random.default_rng([cage.patient.seed, 14])
+    food = rng.uniform(8, 30) + rng.choice([3.0, 6.0, 20.0]) * grain(x, y, z, rng, 14)
     air = coverage(np.float32(level) - y, canvas.width)
     content = food + air * (-965 - food)
     canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content.astype(np.float32), None)

@@ -43,7 +43,7 @@ def _beside_spine(canvas: Canvas, cage: Cage, muscle_hu: float) -> None:
         center = np.interp(z, line[order, 2], line[order, 1]).astype(np.float32)
         u = np.abs(x - spine_bow(cage.patient, z)[0].astype(np.float32))
         v = y - center
-        behind = np.maximum(v + 15, u - 52)
+        behind = np.sqrt((u / 1.5) ** 2 + (v + 44) ** 2) - 34
         # Psoas, and the crura of the diaphragm in front of the spine.
         wide = np.interp(z, (-260, -200, -180), (17, 9, 1)).astype(np.float32)
         psoas = np.sqrt((u - 29) ** 2 + (v + 4) ** 2) - wide
@@ -127,7 +127,7 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
             if thoracic:
                 number = int(name[1:])
                 head = 9 if number < 11 else 4
-                low, end = (s * 17, -d + 4, head), (s * (reach + 4), -d - 24, head - 4)
+                low, end = (s * 17, -d + 4, head), (s * (reach + 1), back + 3, head - 4)
                 parts.append((low, end, 3.6, 3.6, LABELS["ribs"]))
         for p, q, a, b, label in parts:
             start, stop = np.array(p) + (bow, y, z), np.array(q) + (bow, y, z)
@@ -174,7 +174,9 @@ def _shoulder(canvas: Canvas, cage: Cage, side: int, marrow_hu: float) -> None:
     _blade(canvas, cage, side, up, marrow_hu)
     ridge = np.array([(74, -98, 44), (104, -84, 58), (132, -46, sz + 14), (140, -16, sz + 24)])
     ridge_points, ridge_radius = spline(ridge * flip, 10.0, (3.2, 4.0, 4.6, 6.0))
-    neck = np.array([(100, -66, 34), (108, -40, 0.5 * sz + 10), (head[0] - 30, head[1] - 8, sz - 8)])
+    neck = np.array(
+        [(100, -66, 34), (108, -40, 0.5 * sz + 10), (head[0] - 30, head[1] - 8, sz - 8)]
+    )
     coracoid = np.array([(head[0] - 28, head[1], sz + 8), (head[0] - 24, head[1] + 22, sz + 6)])
     for pieces, widths in (
         (ridge_points, ridge_radius),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simcrop_core.geometry import Grid
-from simcrop_core.phantoms.anatomy import Anatomy, Branch, Centreline, Heart
+from simcrop_core.phantoms.anatomy import Anatomy, Centreline, Heart
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import courses
@@ -13,12 +13,15 @@ from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape
 from simcrop_core.phantoms.anatomy_trunk import paint_trunk
 from simcrop_core.phantoms.plan import PhantomPlan
+from simcrop_core.phantoms.anatomy_tree import grow_trees, paint_trees
 
 from simcrop_core.phantoms.anatomy_bones import paint_bones
 from simcrop_core.phantoms.anatomy_ribs import marrow_hu
 from simcrop_core.phantoms.anatomy_abdomen import paint_abdomen
 from simcrop_core.phantoms.anatomy_blood import tissue_hu
 from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
+from simcrop_core.phantoms.scanner import paint_couch
+
 _ENLARGEMENT = {"mild": 1.13, "moderate": 1.22, "severe": 1.32}
 
 
@@ -39,11 +42,13 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     paint_bones(canvas, cage, marrow_hu(patient), hu["muscle"])
     paint_abdomen(canvas, cage, hu, diaphragm)
     paint_mediastinum(canvas, cage, heart, hu, diaphragm)
+    paint_couch(canvas, cage, plan.scanner)
     scale = frame.mean_scale
     lines = {n: Centreline(frame.world(p), r * scale) for n, (p, r) in tubes.items()}
     for name, points in heart.coronaries().items():
         lines[name] = Centreline(frame.world(points), np.full(len(points), 1.7) * scale)
-    trees = [_tree(frame, scale, kind) for kind in ("airways", "arteries", "veins")]
+    trees = grow_trees(cage, heart).world(frame)
+    paint_trees(canvas, lobes, trees, hu["pulmonary artery"], hu["pulmonary veins"])
     marks = {
         "carina": (0, -11, 0),
         "right hilum": (40, -15, -28),
@@ -92,9 +97,3 @@ def _whole_heart(frame: Frame, heart: HeartShape) -> Heart:
         toward = frame.world(heart.patient(CENTER + axis)) - center
         rows.append(toward / np.linalg.norm(toward))
     return Heart(center, np.stack(rows), np.array([68, 46, 46]) * frame.mean_scale * heart.scale)
-
-
-def _tree(frame: Frame, scale: float, kind: str) -> tuple[Branch, ...]:
-    from simcrop_core.phantoms.anatomy_tree import crude_tree
-
-    return crude_tree(frame, scale, kind)

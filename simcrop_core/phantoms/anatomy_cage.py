@@ -79,7 +79,9 @@ class Cage:
         table[:, 1] *= rng.normal(1, 0.03) * (1 - 0.02 * breath)
         # A barrel chest is deep in front; flat ones are shallow.
         table[:, 2] = table[:, 2] * np.where(table[:, 2] > 0, self.depth, 1)
-        table[:, 2] += np.interp(table[:, 0], (-150, -60, 60), (rng.normal(0, 4), rng.normal(0, 4), 0))
+        table[:, 2] += np.interp(
+            table[:, 0], (-150, -60, 60), (rng.normal(0, 4), rng.normal(0, 4), 0)
+        )
         table[:, 3] += spine_bow(patient, table[:, 0])[1] * 0.8
         self.table = table
         rise = 34 * breath
@@ -142,9 +144,7 @@ class Cage:
         up = self.patient.arms == "up"
         shoulder_z = 98.0 if up else 76.0
         side = np.abs(x)
-        slope = capsule(
-            side, y, z, (22, -16, 128), (112, -20, shoulder_z + 4), 40, 26 + 4 * m
-        )
+        slope = capsule(side, y, z, (22, -16, 128), (112, -20, shoulder_z + 4), 40, 26 + 4 * m)
         deltoid = ellipsoid(side, y, z, (128, -6, shoulder_z - 6), (40 + 8 * m, 36 + 4 * m, 46))
         pec = capsule(side, y, z, (40, 30, 28), (120, 10, shoulder_z - 22), 14, 15 + 6 * m)
         back_block = capsule(side, y, z, (60, -80, 60), (128, -30, shoulder_z - 8), 24, 24)
@@ -247,8 +247,8 @@ class Cage:
         u, v = np.abs(x - bow), y - center
         # The spine with its fringe: rounded in front, straight behind.
         spine = np.sqrt(u * u + (np.maximum(v, 0) * np.float32(1.25)) ** 2) - width
-        out = spine + np.maximum(-v - 18, 0) * np.float32(-0.42)
-        septum_x = -4 + 3 * np.sin(z / 45 + self.phases[4]) - 10 * bump(z, -120, -60, 30)
+        out = spine + np.maximum(-v - 18, 0) * np.float32(-0.32)
+        septum_x = -4 + 4 * np.sin(z / 45 + y / 26 + self.phases[4]) - 10 * bump(z, -120, -60, 30)
         thin = np.float32(self.septum) + 8 * bump(z, -140, -62, 30) + 10 * bump(z, 30, 150, 30)
         septum = np.abs(x - septum_x) - thin - np.maximum(y - 62, 0) * np.float32(0.25)
         septum = np.maximum(septum, 4 - y)
@@ -268,7 +268,9 @@ class Cage:
         out = smooth_union(out, aorta, 6)
         arch = ellipsoid(x, y, z, (-10, -4, 17), (24, 36, 22))
         ascending = capsule(x, y, z, (2, 16, -46), (13, 22, 14), 19, 19)
-        svc = np.maximum(column(x, y, z, tubes["superior vena cava"]) - 2, np.maximum(z - 60, -44 - z))
+        svc = np.maximum(
+            column(x, y, z, tubes["superior vena cava"]) - 2, np.maximum(z - 60, -44 - z)
+        )
         gullet = np.maximum(column(x, y, z, tubes["oesophagus"]) - np.float32(2 + fat), -132 - z)
         ivc = capsule(x, y, z, (26, 2, -88), (24, -6, -125), 13, 13)
         for part, blend in ((arch, 8), (ascending, 8), (svc, 5), (gullet, 6), (ivc, 5)):

@@ -33,12 +33,14 @@ class HeartShape:
     """The heart of one person; distances in standard millimetres."""
 
     def __init__(self, patient: PatientPlan, enlargement: float) -> None:
-        self.scale = patient.heart_scale * enlargement
+        self.scale = 1.06 * patient.heart_scale * enlargement
         turn = np.radians(patient.heart_turn_deg)
         c, s = np.cos(turn), np.sin(turn)
         # Turns in the frontal plane about the base: an upright heart hangs in the midline.
         self.turn = np.array([(c, 0, -s), (0, 1, 0), (s, 0, c)])
-        self.wall = float(np.random.default_rng([patient.seed, 5]).normal(9.5, 0.9)) * enlargement**0.5
+        self.wall = (
+            float(np.random.default_rng([patient.seed, 5]).normal(8.6, 0.9)) * enlargement**0.5
+        )
         self.fat = patient.visceral_fat
 
     def local(self, x: Volume, y: Volume, z: Volume) -> tuple[Volume, Volume, Volume]:
@@ -66,15 +68,15 @@ class HeartShape:
         rv = smooth_union(rv, capsule(*p, (-22, 45, -66), (-15, 40, -50), 14, 13), 10)
         rv = np.maximum(rv, -(lv_wall - 1))
         rv = np.maximum(rv, (p[0] - 18) * 0.86 + (p[1] - 26) * -0.5)
-        ra = ellipsoid(*p, (18, 15, -66), (21, 25, 31))
+        ra = ellipsoid(*p, (17, 15, -66), (24, 27, 33))
         ra = smooth_union(ra, capsule(*p, (22, 28, -50), (6, 38, -44), 9, 6), 5)
         ra = np.maximum(ra, -(rv - 3))
-        la = ellipsoid(*p, (-7, -12, -51), (31, 18, 22))
+        la = ellipsoid(*p, (-7, -12, -51), (34, 20, 24))
         la = smooth_union(la, capsule(*p, (-30, 0, -42), (-40, 20, -44), 9, 6), 6)
         la = np.maximum(la, -(lv_wall - 1))
         la = np.maximum(la, -(ra - 3))
         out = {"left ventricle": lv, "right ventricle": rv, "left atrium": la, "right atrium": ra}
-        walls = [lv_wall, rv - 3.5, la - 2.5, ra - 2.5]
+        walls = [lv_wall, rv - 3.2, la - 2.2, ra - 2.2]
         muscle = walls[0]
         for wall in walls[1:]:
             muscle = np.minimum(muscle, wall)
@@ -85,7 +87,7 @@ class HeartShape:
         trunk = capsule(*p, (-14, 40, -52), (-17, 35, -34), 15, 15)
         sac = smooth_union(smooth_union(sac, root, 14), trunk, 14)
         out["myocardium"] = muscle
-        out["pericardium"] = sac - np.float32(1.0 + 2.6 * self.fat)
+        out["pericardium"] = sac - np.float32(1.0 + 1.9 * self.fat)
         return {name: np.asarray(d * k, np.float32) for name, d in out.items()}
 
     def coronaries(self) -> dict[str, NDArray[np.float64]]:

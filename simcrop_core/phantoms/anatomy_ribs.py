@@ -74,11 +74,13 @@ class RibTable:
             curve = back + (front - back) * (0.25 * t + 0.75 * t**1.25)
             curve -= 5 * np.sin(np.pi * np.clip(t, 0, 1))
             gone = np.clip((end - phi) / (end - stop), 0, 1)
-            curve = np.where(phi < end, front + (inner - front) * gone ** 0.9, curve)
+            curve = np.where(phi < end, front + (inner - front) * gone**0.9, curve)
             height[number] = np.where(phi >= stop, curve, 1e4)
             bone[number] = phi >= end
         radius = 118.0
-        slope = np.gradient(np.where(height > 1e3, np.nan, height), np.radians(1.0) * radius, axis=1)
+        slope = np.gradient(
+            np.where(height > 1e3, np.nan, height), np.radians(1.0) * radius, axis=1
+        )
         lean = 1 / np.sqrt(1 + np.nan_to_num(slope) ** 2)
         gap = z[:, None, None] - height[None]  # slices, ribs, azimuths
         half = np.where(np.arange(12) == 0, 7.5, 6.0)[:, None] * np.where(bone, 1, 0.85)
@@ -110,7 +112,9 @@ class RibTable:
         where, up, bone, half = where[keep], up[keep], bone[keep], half[keep]
         depth = np.abs(inside.reshape(-1)[where] - middle) / np.float32(3.7)
         q = np.sqrt(up * up + depth * depth)
-        distance = (q - 1) * np.float32(3.7) * (1 + np.minimum(up, 1) * (half / np.float32(3.7) - 1) * 0.6)
+        distance = (
+            (q - 1) * np.float32(3.7) * (1 + np.minimum(up, 1) * (half / np.float32(3.7) - 1) * 0.6)
+        )
         share = coverage(distance, canvas.width)
         core = coverage(distance + np.float32(1.25), canvas.width)
         value = np.where(bone, 860 + core * np.float32(self.marrow_hu - 860), self.cartilage_hu)

@@ -38,14 +38,13 @@ def paint_trunk(
     diaphragm = lattice(cage.diaphragm)
     sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
     between = lattice(cage.mediastinum, sac)
-    lungs = cage.lungs(inside, between, diaphragm)
     muscle = smooth_union(muscle, arm, 12)
     mottle = _mottle(canvas, cage)
     fields = {
         "skin": lattice.rows(skin),
         "muscle": lattice.rows(muscle),
         "inside": lattice.rows(inside),
-        "lungs": lattice.rows(lungs),
+        "between": lattice.rows(between),
         "diaphragm": lattice.rows(diaphragm),
         "oblique": lattice.rows(lattice(cage.oblique_fissure)),
         "horizontal": lattice.rows(lattice(cage.horizontal_fissure)),
@@ -56,6 +55,7 @@ def paint_trunk(
     for start in range(0, canvas.shape[0], count):
         part = slice(start, min(start + count, canvas.shape[0]))
         now = {name: rows(part) for name, rows in fields.items()}
+        now["lungs"] = cage.lungs(now["inside"], now["between"], now["diaphragm"])
         _paint_wall(canvas, part, now)
         ribs.paint(part, now["inside"])
         _paint_lungs(canvas, part, now, lobes[part], lung_hu, mottle(part))
@@ -119,7 +119,9 @@ def _paint_lungs(
     hu += share * (air - hu)
     inner = share >= 0.5
     upper = oblique > 0
-    number = np.where(right, np.where(upper, np.where(horizontal > 0, 1, 2), 3), np.where(upper, 4, 5))
+    number = np.where(
+        right, np.where(upper, np.where(horizontal > 0, 1, 2), 3), np.where(upper, 4, 5)
+    )
     lobes[inner] = number[inner]
     labels[inner] = (number[inner] + (LABELS[LOBES[0]] - 1)).astype(np.uint8)
 

@@ -11,7 +11,7 @@ from simcrop_core.geometry import Grid
 from simcrop_core.phantoms.anatomy import Anatomy
 from simcrop_core.phantoms.anatomy_build import build_anatomy
 from simcrop_core.phantoms.plan import PhantomPlan
-from simcrop_core.phantoms.scanner import scan
+from simcrop_core.phantoms.scanner import field_of_view, scan
 from simcrop_core.volume import CTVolume, Note
 
 
@@ -46,7 +46,11 @@ def render(plan: PhantomPlan, grid: Grid | None = None) -> Rendered:
 
     grid = plan.scanner.grid if grid is None else grid
     anatomy = build_anatomy(plan, grid)
-    masks = tuple(np.asarray(draw_finding(anatomy, finding)) for finding in plan.findings)
+    seen = field_of_view(plan, grid)
+    masks = tuple(np.asarray(draw_finding(anatomy, f)) & seen for f in plan.findings)
+    values = scan(anatomy.hu_XYZ, plan, grid)
+    for labels in (anatomy.labels_XYZ, anatomy.lobes_XYZ):
+        labels *= seen
     note = Note("artificial", "This is an artificial chest, drawn by the phantom generator.")
-    volume = CTVolume(scan(anatomy.hu_XYZ, plan, grid), grid, format="array", notes=(note,))
+    volume = CTVolume(values, grid, format="array", notes=(note,))
     return Rendered(volume, np.asarray(anatomy.labels_XYZ), masks, anatomy)

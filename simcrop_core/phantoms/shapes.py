@@ -81,6 +81,19 @@ def smooth_intersection(a: Volume, b: Volume, blend_mm: float) -> Volume:
     return np.asarray(np.maximum(a, b) + h * h / (4 * k), np.float32)
 
 
+def grain(
+    x: Volume, y: Volume, z: Volume, rng: np.random.Generator, length_mm: float, waves: int = 6
+) -> Volume:
+    """An irregular pattern about 1 in size: waves of about one length in random directions."""
+    out = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.float32)
+    for _ in range(waves):
+        way = rng.normal(0, 1, 3)
+        way *= 2 * np.pi / (length_mm * rng.uniform(0.7, 1.5) * np.linalg.norm(way))
+        a, b, c = way.astype(np.float32)
+        out += np.sin(a * x + b * y + c * z + np.float32(rng.uniform(0, 6.28)))
+    return out / np.float32(np.sqrt(waves / 2))
+
+
 def spline(
     points_N3: ArrayLike, step_mm: float = 4.0, radius: ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:

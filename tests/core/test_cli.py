@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -426,27 +425,42 @@ def test_an_alignment_of_another_scan_is_not_drawn(aligned, study, tmp_path) -> 
     assert not (tmp_path / "f.png").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_nothing_half_written(study, model, tmp_path, number) -> None:
-    for pause in (0.3, 2.0, 4.0):
-        out = tmp_path / f"out-{pause}"
-        running = subprocess.Popen(
-            [SIMCROP, "align", study / "ct.nii.gz", "--report", study / "report.txt",
-             "--model", model, "--out", out],
-            stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        time.sleep(pause)
-        running.send_signal(number)
-        _, errors = running.communicate(timeout=120)
-        if running.returncode == 0:
-            assert (out / "alignment.json").is_file()  # it was done before
-        else:
-            assert not out.exists()
-            if pause > 0.3:  # before that Python itself may still be starting
-                assert running.returncode == 130
-                assert "Traceback" not in errors
-        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("io.read_volume", signal.SIGINT),
+        ("align.encode", signal.SIGTERM),
+        ("result_folder.save_figure", signal.SIGINT),  # the other files of the result are written
+        ("result_folder.save_figure", signal.SIGTERM),
+    ],
+)
+def test_stopping_leaves_nothing_half_written(study, segmenter, tmp_path, step, number) -> None:
+    module, name = step.split(".")
+    code = (
+        "import sys, time\n"
+        f"import simcrop_core.{module}\n"
+        "from simcrop_core.cli import main\n"
+        "def waits(*_, **__):\n"
+        "    print('here', flush=True)\n"
+        "    time.sleep(600)\n"
+        f"sys.modules['simcrop_core.{module}'].{name} = waits\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "align", study / "ct.nii.gz", "--query", "A nodule.",
+         "--model", segmenter, "--out", out],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "here\n"
+    hidden = [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert bool(hidden) == (module == "result_folder")
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert errors == "simcrop: Stopped. Nothing was left half-written.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_tells_of_codecs_encoders_and_models(model, tmp_path, monkeypatch) -> None:

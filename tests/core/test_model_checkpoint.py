@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -362,35 +361,57 @@ def test_a_save_that_fails_anywhere_leaves_the_old_model_or_the_new(
     assert not [name for name in entries(folder.parent) if "previous" in name]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize(("exchange", "delays"), [(True, (0.017,)), (False, (0.011, 0.029))])
-def test_kill_9_while_saving_leaves_the_old_model_or_a_new_one(
-    folder: Path, exchange: bool, delays: tuple[float, ...]
-) -> None:
-    """A process replaces the model over and over and is killed at odd moments."""
-    code = f"""
-import sys
+# Saves in a forked copy of itself, up to the flush of a given number, and kills it there.
+_KILLED_AT_EACH_FLUSH = """
+import os, signal, sys
 from simcrop_core.model import checkpoint, load_model
-if not {exchange}:
+if sys.argv[2] == "in two steps":
     checkpoint.exchange = lambda *_: False
-model = load_model(sys.argv[1])
-print("ready", flush=True)
-while True:
+model, flush = load_model(sys.argv[1]), checkpoint._flush
+
+def killed_at(number):
+    seen = 0
+    def counted(path):
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(path)
+    checkpoint._flush = counted
     checkpoint.save_model(model, sys.argv[1], overwrite=True)
+
+number = 1
+while True:
+    child = os.fork()
+    if child == 0:
+        killed_at(number)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    print(number, load_model(sys.argv[1]).model_id, flush=True)
+    number += 1
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
+@pytest.mark.parametrize(("exchanged", "flushes"), [("in one step", 4), ("in two steps", 5)])
+def test_kill_9_while_saving_leaves_the_old_model_or_a_new_one(
+    folder: Path, exchanged: str, flushes: int
+) -> None:
+    """A process that replaces the model is killed before each of its writes becomes certain."""
     expected = load_model(folder).model_id
-    for delay in delays:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(delay)
-        child.kill()
-        child.communicate()
-        assert load_model(folder).model_id == expected
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED_AT_EACH_FLUSH, str(folder), exchanged],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines == [[str(number), expected] for number in range(1, flushes + 1)]
+    assert load_model(folder).model_id == expected
 
 
 def test_a_stopped_replacement_is_found_and_finished(folder: Path) -> None:

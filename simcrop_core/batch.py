@@ -5,28 +5,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simcrop_core.align import align
+from simcrop_core.cluster import dask_client
 from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import read_volume
 from simcrop_core.io.sniff import sniff
 from simcrop_core.model import load_model, model_info
-from simcrop_core.outputs import whole_file
+from simcrop_core.outputs import remove_partial, whole_file
 from simcrop_core.prepare import Placement
 from simcrop_core.report import read_report
 from simcrop_core.result_folder import REQUEST_NAME, write_result
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 _COLUMNS = ("study", "ct", "report")
 _OPTIONAL = ("volume_name", "series")
@@ -215,6 +211,8 @@ def align_manifest(
         try:
             _run(waiting, out.absolute(), request, keys, workers, scheduler, record)
         finally:
+            if scheduler is None:  # a cluster's workers finish what they are at
+                remove_partial(out, {study.name for study in waiting})
             for study in waiting:  # finished, but the batch was stopped before it was told
                 if study.name not in records and _done(out / study.name, keys[study.name]):
                     records[study.name] = {"study": study.name, "status": "aligned"}
@@ -274,7 +272,7 @@ def _run(
 ) -> None:
     from distributed import as_completed
 
-    with _client(workers, scheduler) as client:
+    with dask_client(workers, scheduler) as client:
         futures = {
             client.submit(
                 align_study, study, str(out), request, keys[study.name], pure=False
@@ -294,55 +292,6 @@ def _run(
                         "seconds": "",
                     }
                 )
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A Dask client of the scheduler, or of worker processes that end with the batch."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=20)
-        except (OSError, ValueError, TimeoutError) as e:
-            raise SimCroPError(
-                f"No Dask scheduler answers at {scheduler}.",
-                code="no-scheduler",
-                remedy="Start one with dask scheduler, and check the address.",
-            ) from e
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=20)
-            except TimeoutError as e:
-                raise SimCroPError(
-                    f"The Dask scheduler at {scheduler} has no workers.",
-                    code="no-workers",
-                    remedy=f"Start some with dask worker {scheduler}.",
-                ) from e
-            yield client
-        return
-    # Torch must share the cores among the worker processes.
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    settings = {
-        # A study that kills its worker is tried once more, then given up.
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.nanny.environ.OMP_NUM_THREADS": threads,
-        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads,
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def _key(study: Study, request: BatchRequest, model_id: str) -> str:

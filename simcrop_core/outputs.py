@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -72,6 +73,16 @@ def whole_folder(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
             shutil.rmtree(place.with_name(name), ignore_errors=True)
+
+
+def remove_partial(parent: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left of folders in ``parent``; nobody may be writing now."""
+    ends = {name[-200:] for name in names}
+    for place in (Path(parent), *(Path(parent) / name for name in names)):
+        for entry in place.iterdir() if place.is_dir() else ():
+            left = re.fullmatch(r"\.[0-9a-f]{12}-(.+)", entry.name)
+            if left and left[1] in ends:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def refuse_file(folder: Path) -> None:

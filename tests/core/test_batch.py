@@ -12,6 +12,7 @@ from distributed.scheduler import KilledWorker
 
 from simcrop_core import batch
 from simcrop_core.batch import BatchRequest, Study, read_manifest
+from simcrop_core.cluster import dask_client
 from simcrop_core.errors import SimCroPError
 
 
@@ -127,7 +128,7 @@ def test_a_scan_that_does_not_say_its_geometry_is_told_it(tmp_path: Path) -> Non
 
 def test_a_worker_that_dies_is_told_and_all_end_with_the_batch(monkeypatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with batch._client(1, None) as client:
+    with dask_client(1, None) as client:
         worker = client.run(os.getpid)
         future = client.submit(os._exit, 1, pure=False)
         with pytest.raises(KilledWorker):
@@ -145,5 +146,5 @@ def test_a_scheduler_that_does_not_answer_is_refused(monkeypatch, address: str) 
 
     client = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda a, timeout: client(a, timeout=2))
-    with pytest.raises(SimCroPError, match="No Dask scheduler"), batch._client(1, address):
+    with pytest.raises(SimCroPError, match="No Dask scheduler"), dask_client(1, address):
         pass

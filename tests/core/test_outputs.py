@@ -14,7 +14,7 @@ import pytest
 
 from simcrop_core import outputs
 from simcrop_core.errors import SimCroPError
-from simcrop_core.outputs import whole_file, whole_folder
+from simcrop_core.outputs import remove_partial, whole_file, whole_folder
 
 
 def names(folder: Path) -> set[str]:
@@ -206,3 +206,16 @@ def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path) -> None:
         assert len(content) == 300_000
         assert len(set(content)) == 1
         target.unlink()
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / n for n in ("a b", ".0123456789ab-a", ".hidden-a b", "x0123456789ab-a b")]
+    kept.append(tmp_path / "a b" / "mine")
+    gone = [tmp_path / ".0123456789ab-a b", tmp_path / "a b" / ".ba9876543210-a b"]
+    for folder in (*kept, *gone):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    remove_partial(tmp_path, {"a b"})
+    assert all((folder / "file").is_file() for folder in kept)
+    assert not any(folder.exists() for folder in gone)
+    remove_partial(tmp_path / "absent", {"study"})

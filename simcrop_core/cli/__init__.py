@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from simcrop_core.cli.parser import make_parser
+from simcrop_core.cli.terminal import in_command_words
 from simcrop_core.errors import SimCroPError
 
 REFUSED = 2
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SimCroPError as e:
         if arguments.debug:
             raise
-        _say(f"simcrop: {e}")
+        problem, remedy = in_command_words(e.problem), in_command_words(e.remedy)
+        _say(f"simcrop: {SimCroPError(problem, code=e.code, remedy=remedy, path=e.path)}")
         return REFUSED
     except KeyboardInterrupt:
         if arguments.debug:

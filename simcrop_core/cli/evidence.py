@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from simcrop_core.cli.terminal import (
     answer,
+    in_command_words,
     load,
     note_lines,
     progress_bar,
@@ -197,7 +198,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
         f"{tally.aligned} aligned, {tally.skipped} done before, {tally.failed} failed; "
         f"see {Path(arguments.out) / 'status.csv'}"
     ]
-    lines += [f"  {study}: {message}" for study, message in tally.failures]
+    lines += [f"  {study}: {in_command_words(message)}" for study, message in tally.failures]
     answer(arguments, tally.to_dict(), lines)
     if tally.aligned + tally.skipped == 0:
         raise SimCroPError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +59,34 @@ def answer(arguments: argparse.Namespace, facts: dict[str, Any], lines: list[str
         print("\n".join(lines))
 
 
+#: Options of `read_volume` whose names are no words of the language, wherever they stand; those
+#: that are, only where they are named as options.
+_OPTION = re.compile(
+    r"(?:\b(spacing_mm|axcodes|fill_gaps|allow_missing_geometry|allow_any_modality)\b"
+    r"|(?<=option )(rescale|series)\b|(?<=\()(rescale)(?=[)=]))"
+    r"(?:=(?:\(([^()]*)\)|\"([^\"]*)\"))?"
+)
+_NAMES = {"spacing_mm": "spacing", "axcodes": "axes"}
+_EXAMPLE = re.compile(r"(?<=such as )\(([-\d., ]+)\)")
+
+
+def in_command_words(text: str) -> str:
+    """A message of the library, with the options of the command in place of Python's.
+
+    ``rescale=(1, -1024)`` becomes ``--rescale 1,-1024``.
+    """
+
+    def named(match: re.Match[str]) -> str:
+        name = match[1] or match[2] or match[3]
+        value = match[4] or match[5]
+        option = "--" + _NAMES.get(name, name).replace("_", "-")
+        return option if value is None else f"{option} {value.replace(' ', '')}"
+
+    return _EXAMPLE.sub(lambda example: example[1].replace(" ", ""), _OPTION.sub(named, text))
+
+
 def note_lines(notes: tuple[Note, ...] | list[Note]) -> list[str]:
-    return [f"  note: {note.text}" for note in notes]
+    return [f"  note: {in_command_words(note.text)}" for note in notes]
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def open_dataset(path: Path, file: BinaryIO, limits: Limits) -> tuple[str, str, 
         raise SimCroPError(
             "The file unpacks to more than the limit allows",
             code="too-large",
-            remedy="Raise the limits if the size is right",
+            remedy="Split or export the file again; from Python, larger limits can be given",
             path=path,
         )
     if not inflater.eof:

@@ -60,7 +60,7 @@ class Limits:
                 f"The file declares {size} voxels ({needed / 2**30:.1f} GiB), more than the limit "
                 f"of {self.max_voxels} voxels or {self.max_bytes / 2**30:.1f} GiB",
                 code="too-large",
-                remedy="Crop or resample the scan, or raise the limits if the size is right",
+                remedy="Crop or resample the scan; from Python, larger limits can be given",
                 path=path,
             )
         return needed

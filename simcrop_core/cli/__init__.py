@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from simcrop_core.cli.parser import make_parser
@@ -22,9 +23,19 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
+    """Run one command; returns the exit code, see :func:`run_command`."""
+    return run_command(make_parser, argv, "simcrop")
 
-    0 done; 2 refused, with one line on stderr; 130 stopped by Ctrl-C; 1 a defect in SimCroP.
+
+def run_command(
+    make_parser: Callable[[], ArgumentParser], argv: Sequence[str] | None, name: str
+) -> int:
+    """Run one command of a parser whose commands set ``run`` and have ``--debug``.
+
+    Returns
+    -------
+    int
+        0 done; 2 refused, with one line on stderr; 130 stopped by Ctrl-C; 1 a defect in SimCroP.
     """
     # A stream that the caller closed is None.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the end
@@ -56,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if arguments.debug:
             raise
-        _say("simcrop: Stopped. Nothing was left half-written.")
+        _say(f"{name}: Stopped. Nothing was left half-written.")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain when it closes it.
@@ -65,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         if arguments.debug:
             raise
-        _say("simcrop: Memory ran out. Close other programs, or cut the scan, and repeat.")
+        _say(f"{name}: Memory ran out. Close other programs, or cut the scan, and repeat.")
         return REFUSED
     except Exception as e:
         if arguments.debug:
             raise
         _say(
-            f"simcrop: A defect in SimCroP ({type(e).__name__}: {' '.join(str(e).split())[:300]}). "
+            f"{name}: A defect in SimCroP ({type(e).__name__}: {' '.join(str(e).split())[:300]}). "
             "Please report it with what --debug prints."
         )
         return FAILED

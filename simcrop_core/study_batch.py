@@ -1,8 +1,8 @@
 """A batch of studies as training sees it: what the loader makes and objectives read.
 
 Shapes in names: B studies; H, W, D voxels; N patches; S sentences of the Findings, padded;
-C counterfactual sentences, padded; L tokens of the report, padded; F findings; D (last) the width
-of the frozen text encoder's vectors.
+C counterfactual sentences, padded (at the end of ``region_cells_BSNC``: cells of a patch); L tokens
+of the report, padded; F findings; D (last) the width of the frozen text encoder's vectors.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class StudyBatch:
         As for sentences.
     structures_BHWD
         uint8 label map of the input, or None.
+    region_cells_BSNC
+        As ``region_BSN``, for the C cells of each patch of a model with the finer level (in C
+        order in their patch), or None.
     """
 
     volume_B1HWD: Tensor
@@ -68,6 +71,7 @@ class StudyBatch:
     counterfactual_meaning_BC4: Tensor
     counterfactual_mask_BC: Tensor
     structures_BHWD: Tensor | None = None
+    region_cells_BSNC: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.volume_B1HWD)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ObjectiveConfig,
         SimCroPConfig,
     )
+    from simcrop_core.objectives.grounded_config import GroundedConfig
     from simcrop_core.objectives.losses import (
         masked_image_loss,
         masked_report_loss,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CtClipConfig": "config",
+    "GroundedConfig": "grounded_config",
     "LossTerms": "base",
     "M3aeConfig": "config",
     "M3dClipConfig": "config",
@@ -55,10 +57,12 @@ _IMPLEMENTATION = {
     "m3ae": ("m3ae", "M3aeObjective"),
     "ct_clip": ("ct_clip", "CtClipObjective"),
     "m3d_clip": ("m3d_clip", "M3dClipObjective"),
+    "grounded": ("grounded", "GroundedObjective"),
 }
 
 __all__ = [
     "CtClipConfig",
+    "GroundedConfig",
     "LossTerms",
     "M3aeConfig",
     "M3dClipConfig",

@@ -16,6 +16,7 @@ from simcrop_core.objectives.config_parts import (
     MaskedImageFields,
     MaskedReportFields,
 )
+from simcrop_core.objectives.grounded_config import GroundedConfig
 
 
 class SimCroPConfig(MaskedImageFields, MaskedReportFields):
@@ -156,6 +157,12 @@ class M3dClipConfig(LearnedTemperatureFields):
 # A further objective adds its class to this union, and where it is implemented to _IMPLEMENTATION
 # in __init__.py; settings in a file of their own build upon config_parts.py.
 ObjectiveConfig = Annotated[
-    SimCroPConfig | MaeConfig | MrmConfig | M3aeConfig | CtClipConfig | M3dClipConfig,
+    SimCroPConfig
+    | MaeConfig
+    | MrmConfig
+    | M3aeConfig
+    | CtClipConfig
+    | M3dClipConfig
+    | GroundedConfig,
     Field(discriminator="kind"),
 ]

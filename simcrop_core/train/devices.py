@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from functools import partial
@@ -50,6 +51,7 @@ def make_fabric(run: RunSettings, *, large: bool) -> Fabric:
                 remedy="Lower run.devices, or set run.accelerator to cpu.",
             )
     _refuse_misstart(run)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells of every process
     bf16 = resolve_precision(torch.device(accelerator), run.precision) == "bf16"
     sharded = run.strategy == "fsdp" or (run.strategy == "auto" and large)
     strategy: Any = "auto"
@@ -64,7 +66,6 @@ def make_fabric(run: RunSettings, *, large: bool) -> Fabric:
         strategy = DDPStrategy(
             # Some objectives leave parts of the model alone, and some batches others.
             find_unused_parameters=True,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             timeout=_TIMEOUT,
         )

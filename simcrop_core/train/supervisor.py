@@ -79,6 +79,7 @@ def _start(command: Sequence[str], processes: int) -> list[subprocess.Popen[byte
         "NODE_RANK": "0",
     }
     # They divide the cores among themselves, as torchrun would have them do.
+    common.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     return [
         subprocess.Popen(list(command), env=common | {"LOCAL_RANK": str(rank), "RANK": str(rank)})
@@ -105,7 +106,7 @@ def _end_badly(running: Sequence[subprocess.Popen[bytes]], codes: Sequence[int |
             remedy="Start the run again with --resume; if the system killed it, it was probably "
             "out of memory.",
         )
-    return refused[0]
+    return min(refused)  # 2, a refusal, says more than what losing a partner provokes
 
 
 def _signal_name(number: int) -> str:

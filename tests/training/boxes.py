@@ -1,4 +1,4 @@
-"""A tiny store for runs: studies made of a bright box on one side, with sentences that say where."""
+"""A tiny store for runs: studies with a bright box on one side, and sentences that say where."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Recipes and entry points of training. This version has none yet."""
+"""Recipes and entry points of training."""

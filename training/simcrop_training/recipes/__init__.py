@@ -1,1 +1,64 @@
-"""Recipes: functions that return a complete configuration of a run."""
+"""Recipes: functions that return a complete configuration of a run.
+
+The first line of a recipe's docstring is its description. What a recipe leaves at its default is
+what the method's paper says, see the fields' own texts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.train.config import RunConfig
+from simcrop_training.recipes import ablations, grounded, paper, peers, phantoms
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "smoke": phantoms.smoke,
+    "phantom-tiny": phantoms.phantom_tiny,
+    "phantom-small": phantoms.phantom_small,
+    "simcrop-paper": paper.simcrop_paper,
+    "simcrop-released": paper.simcrop_released,
+    "simcrop-large": paper.simcrop_large,
+    "mae": peers.mae,
+    "mrm": peers.mrm,
+    "m3ae": peers.m3ae,
+    "ct-clip": peers.ct_clip,
+    "m3d-clip": peers.m3d_clip,
+    "ablation-il": ablations.il,
+    "ablation-wl": ablations.wl,
+    "ablation-il-wl": ablations.il_wl,
+    "ablation-sa-il": ablations.sa_il,
+    "ablation-sa-wl": ablations.sa_wl,
+    "ablation-all": ablations.sa_il_wl,
+    "grounded": grounded.grounded,
+    "grounded-paper-scale": grounded.grounded_paper_scale,
+    "grounded-regions": grounded.regions_only,
+    "grounded-no-regions": grounded.no_regions,
+    "grounded-no-contrast": grounded.no_contrast,
+    "grounded-no-presence": grounded.no_presence,
+    "grounded-linear-stem": grounded.linear_stem,
+    "grounded-no-cells": grounded.no_cells,
+}
+
+
+def recipe(name: str) -> RunConfig:
+    """The configuration of a recipe.
+
+    Raises
+    ------
+    SimCroPError
+        ``no-such-recipe``.
+    """
+    if name not in RECIPES:
+        raise SimCroPError(
+            f"There is no recipe {name!r}",
+            code="no-such-recipe",
+            remedy="simcrop-train recipes lists them.",
+        )
+    return RECIPES[name]()
+
+
+def describe(name: str) -> str:
+    """What a recipe is, in a line."""
+    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]

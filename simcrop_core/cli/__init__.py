@@ -62,7 +62,7 @@ def run_command(
         if arguments.debug:
             raise
         problem, remedy = in_command_words(e.problem), in_command_words(e.remedy)
-        _say(f"simcrop: {SimCroPError(problem, code=e.code, remedy=remedy, path=e.path)}")
+        _say(f"{name}: {SimCroPError(problem, code=e.code, remedy=remedy, path=e.path)}")
         return REFUSED
     except KeyboardInterrupt:
         if arguments.debug:

@@ -173,6 +173,50 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tree:
+    """A tree as arrays: P points, B branches.
+
+    Branch b has the points from ``first_B[b]`` to ``first_B[b + 1]`` (B + 1 entries); ``lobe_B``
+    is a number in :data:`LOBES` or -1; ``side_B`` 1 right, -1 left, 0 in the midline.
+    """
+
+    points_P3: FloatArray
+    radius_P: FloatArray
+    first_B: NDArray[np.int64]
+    lobe_B: NDArray[np.int64]
+    side_B: NDArray[np.int64]
+    generation_B: NDArray[np.int64]
+    parent_B: NDArray[np.int64]
+    wall_B: FloatArray
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The branches one by one."""
+        names = ("left", "", "right")
+        first = self.first_B.tolist()
+        return tuple(
+            Branch(
+                self.points_P3[first[b] : first[b + 1]],
+                self.radius_P[first[b] : first[b + 1]],
+                LOBES[lobe] if lobe >= 0 else "",
+                names[side + 1],
+                generation,
+                parent,
+                wall,
+            )
+            for b, (lobe, side, generation, parent, wall) in enumerate(
+                zip(
+                    self.lobe_B.tolist(),
+                    self.side_B.tolist(),
+                    self.generation_B.tolist(),
+                    self.parent_B.tolist(),
+                    self.wall_B.tolist(),
+                    strict=True,
+                )
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Centreline:
     """A tube's course in RAS millimetres, its radius (mm), and its length parameter."""
 
@@ -230,8 +274,9 @@ class Anatomy:
     x, y, z
         RAS millimetres of the voxels, each of shape ``(n, 1, 1)``, ``(1, n, 1)``, ``(1, 1, n)``
         in some order of axes: they broadcast to the grid.
-    airways, arteries, veins
-        Trees; the first branch is the root.
+    trees
+        ``airways``, ``arteries`` and ``veins`` as arrays; the properties of the same names hold
+        their branches, of which the first is the root.
     centrelines
         By name: ``trachea``, ``aorta`` (root to abdomen), ``oesophagus`` (neck to stomach),
         ``superior vena cava``, ``inferior vena cava``, ``pulmonary trunk``, ``spine``,
@@ -257,9 +302,7 @@ class Anatomy:
     x: NDArray[np.float32]
     y: NDArray[np.float32]
     z: NDArray[np.float32]
-    airways: tuple[Branch, ...]
-    arteries: tuple[Branch, ...]
-    veins: tuple[Branch, ...]
+    trees: dict[str, Tree]
     centrelines: dict[str, Centreline]
     landmarks: dict[str, FloatArray]
     heart: Heart
@@ -288,6 +331,18 @@ class Anatomy:
     def lung(self, side: str) -> NDArray[np.bool_]:
         """Mask of the ``"left"`` or ``"right"`` lung with all that is in it."""
         return self.structure(f"{side} lung")
+
+    @cached_property
+    def airways(self) -> tuple[Branch, ...]:
+        return self.trees["airways"].branches()
+
+    @cached_property
+    def arteries(self) -> tuple[Branch, ...]:
+        return self.trees["arteries"].branches()
+
+    @cached_property
+    def veins(self) -> tuple[Branch, ...]:
+        return self.trees["veins"].branches()
 
     @cached_property
     def right_of_midline_XYZ(self) -> NDArray[np.bool_]:

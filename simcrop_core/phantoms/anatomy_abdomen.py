@@ -79,7 +79,7 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     for box, distance in canvas.capsules(points, radius - 2.6):
         x, y, z = canvas.at(box)
         middle = float(np.interp(float(x.mean()), course[::-1, 0][2:], course[::-1, 1][2:]))
-        stool = -10 + 60 * grain(x, y, z, np.random.default_rng(int(level * 1e6) % 2**31), 9)
+        stool = -10 + 60 * grain(x, y, z, np.random.default_rng(int(level * 1e6) % 2**31), 9, 3)
         content = np.where(y > middle + level, -940, stool).astype(np.float32)
         canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
     for _ in range(28):
@@ -100,7 +100,7 @@ def _organs(
     box = canvas.box((-140, -110, -285), (140, 95, max(cage.dome) + 14))
     if box is None:
         return
-    lattice = Lattice(canvas, box, 5.0)
+    lattice = Lattice(canvas, box, 6.5)
     p = lattice.points
     under = np.maximum(cage.diaphragm(*p) + 3.4, cage.inside(*p) + 2.5)
     stomach = np.maximum(_stomach(cage, p, rise), under + 1)
@@ -122,7 +122,14 @@ def _organs(
     bag = lattice.voxels(gall)
     canvas.paint(box, bag, 28, LABELS["gallbladder"])
     canvas.paint(box, bag + 1.6, 7, LABELS["gallbladder"])
-    _fill_stomach(canvas, box, values["stomach"], cage, hu["stomach wall"])
+    canvas.paint(box, values["stomach"], hu["stomach wall"], LABELS["stomach"])
+    part = np.nonzero(values["stomach"] < 1)
+    if part[0].size:
+        near = tuple(slice(int(k.min()), int(k.max()) + 1) for k in part)
+        inner = tuple(
+            slice(b.start + n.start, b.start + n.stop) for b, n in zip(box, near, strict=True)
+        )
+        _fill_stomach(canvas, cage, inner, values["stomach"][near])
 
 
 def _liver(
@@ -169,13 +176,13 @@ def _stomach(cage: Cage, p: tuple[Volume, Volume, Volume], rise: float) -> Volum
     return smooth_union(out, cardia, 8)
 
 
-def _fill_stomach(canvas: Canvas, box: Box, stomach: Volume, cage: Cage, wall_hu: float) -> None:
-    canvas.paint(box, stomach, wall_hu, LABELS["stomach"])
+def _fill_stomach(canvas: Canvas, cage: Cage, box: Box, stomach: Volume) -> None:
+    """Food and gas, the gas in front."""
     x, y, z = canvas.at(box)
-    folds = np.float32(1.2) * np.sin(0.35 * x + 0.2 * z) * np.sin(0.4 * y)
-    level = 58 - 92 * cage.patient.stomach_gas
     rng = np.random.default_rng([cage.patient.seed, 14])
-    food = rng.uniform(8, 30) + rng.choice([3.0, 6.0, 20.0]) * grain(x, y, z, rng, 14)
+    folds = grain(x, y, z, rng, 16, 3)
+    level = 58 - 92 * cage.patient.stomach_gas
+    food = rng.uniform(8, 30) + rng.choice([3.0, 6.0, 18.0]) * grain(x, y, z, rng, 13, 4)
     air = coverage(np.float32(level) - y, canvas.width)
     content = food + air * (-965 - food)
     canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content.astype(np.float32), None)

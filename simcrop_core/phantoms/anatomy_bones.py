@@ -59,17 +59,22 @@ def _beside_spine(canvas: Canvas, cage: Cage, muscle_hu: float) -> None:
 
 
 def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
-    whole = canvas.box((-36, -105, -320), (36, 40, 170))
-    if whole is None:
-        return
     line = cage.tubes["spine"][0]
     order = np.argsort(line[:, 2])
     heights, depth = line[order, 2], line[order, 1]
     slope = np.gradient(depth, heights)
     disc = LABELS["intervertebral discs"]
-    slices = max(1, 60_000 // ((whole[1].stop - whole[1].start) * (whole[2].stop - whole[2].start)))
-    for start in range(whole[0].start, whole[0].stop, slices):
-        box = (slice(start, min(start + slices, whole[0].stop)), whole[1], whole[2])
+    for low in np.arange(-320.0, 170.0, 12.0):
+        y_ends = np.interp((low, low + 12), heights, depth)
+        x_ends = spine_bow(cage.patient, np.array((low, low + 12)))[0]
+        box = canvas.box(
+            (x_ends.min() - 27, y_ends.min() - 42, low),
+            (x_ends.max() + 27, y_ends.max() + 22, low + 12),
+        )
+        within = np.flatnonzero((canvas.z[:, 0, 0] >= low) & (canvas.z[:, 0, 0] < low + 12))
+        if box is None or not within.size:
+            continue
+        box = slice(within[0], within[-1] + 1), box[1], box[2]
         x, y, z = canvas.at(box)
         u = x - spine_bow(cage.patient, z)[0].astype(np.float32)
         v = y - np.interp(z, heights, depth).astype(np.float32)

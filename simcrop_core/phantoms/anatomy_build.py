@@ -6,20 +6,19 @@ import numpy as np
 
 from simcrop_core.geometry import Grid
 from simcrop_core.phantoms.anatomy import Anatomy, Centreline, Heart
+from simcrop_core.phantoms.anatomy_abdomen import paint_abdomen
+from simcrop_core.phantoms.anatomy_blood import tissue_hu
+from simcrop_core.phantoms.anatomy_bones import paint_bones
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import courses
 from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape
+from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
+from simcrop_core.phantoms.anatomy_ribs import marrow_hu
+from simcrop_core.phantoms.anatomy_tree import grow_trees, paint_trees
 from simcrop_core.phantoms.anatomy_trunk import paint_trunk
 from simcrop_core.phantoms.plan import PhantomPlan
-from simcrop_core.phantoms.anatomy_tree import grow_trees, paint_trees
-
-from simcrop_core.phantoms.anatomy_bones import paint_bones
-from simcrop_core.phantoms.anatomy_ribs import marrow_hu
-from simcrop_core.phantoms.anatomy_abdomen import paint_abdomen
-from simcrop_core.phantoms.anatomy_blood import tissue_hu
-from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
 from simcrop_core.phantoms.scanner import paint_couch
 
 _ENLARGEMENT = {"mild": 1.13, "moderate": 1.22, "severe": 1.32}
@@ -47,7 +46,7 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     lines = {n: Centreline(frame.world(p), r * scale) for n, (p, r) in tubes.items()}
     for name, points in heart.coronaries().items():
         lines[name] = Centreline(frame.world(points), np.full(len(points), 1.7) * scale)
-    trees = grow_trees(cage, heart).world(frame)
+    trees = grow_trees(cage, heart, frame)
     paint_trees(canvas, lobes, trees, hu["pulmonary artery"], hu["pulmonary veins"])
     marks = {
         "carina": (0, -11, 0),
@@ -76,9 +75,7 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
         x=x_grid,
         y=y_grid,
         z=z_grid,
-        airways=trees[0],
-        arteries=trees[1],
-        veins=trees[2],
+        trees=trees,
         centrelines=lines,
         landmarks=landmarks,
         heart=_whole_heart(frame, heart),

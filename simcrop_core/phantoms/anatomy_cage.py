@@ -249,9 +249,9 @@ class Cage:
         spine = np.sqrt(u * u + (np.maximum(v, 0) * np.float32(1.25)) ** 2) - width
         out = spine + np.maximum(-v - 18, 0) * np.float32(-0.32)
         septum_x = -4 + 4 * np.sin(z / 45 + y / 26 + self.phases[4]) - 10 * bump(z, -120, -60, 30)
-        thin = np.float32(self.septum) + 8 * bump(z, -140, -62, 30) + 10 * bump(z, 30, 150, 30)
+        thin = np.float32(self.septum) + 6 * bump(z, -140, -62, 30) + 10 * bump(z, 30, 150, 30)
         septum = np.abs(x - septum_x) - thin - np.maximum(y - 62, 0) * np.float32(0.25)
-        septum = np.maximum(septum, 4 - y)
+        septum = septum + np.maximum(34 - y, 0) * np.float32(0.4)
         out = smooth_union(out, septum, 7)
         upper = np.interp(z, (-30, -8, 10, 30, 55, 75, 100), (12, 20, 27, 29, 31, 31, 27))
         upper = (upper * (0.92 + 0.08 * fat)).astype(np.float32)

@@ -7,6 +7,7 @@ reach, and mixes each voxel's value by the share of it that a shape fills.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,31 +49,33 @@ class Canvas:
         scale = frame.mean_scale
         #: Width over which a surface is spread, in patient millimetres.
         self.width = float(np.cbrt(self.spacing.prod())) / scale
+        self._turn = float(np.cos(frame.roll_rad)), float(np.sin(frame.roll_rad))
+        self._line = [
+            (float(v[0]), float(v[1] - v[0]) if v.size > 1 else float(self.spacing[w]), v.size)
+            for w, v in enumerate(self.lines)
+        ]
         #: How far the warp can push a point beside its place.
         self.slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
 
-    def box(self, low: ArrayLike, high: ArrayLike, margin: float = 0.0) -> Box | None:
+    def box(self, low: Sequence[float], high: Sequence[float], margin: float = 0.0) -> Box | None:
         """Slices (z, y, x) that hold a box in patient coordinates; None where it is off the grid."""
-        lo = np.minimum(low, high) - margin - self.width
-        hi = np.maximum(low, high) + margin + self.width
-        corners = np.stack(np.meshgrid(*np.stack([lo, hi]).T, indexing="ij"), -1).reshape(-1, 3)
-        p = corners * self.frame.scale
-        c, s = np.cos(self.frame.roll_rad), np.sin(self.frame.roll_rad)
-        kx, ky = self.frame.slope
-        wx = c * p[:, 0] - s * p[:, 1] + kx * p[:, 2] + self.frame.offset_mm[0]
-        wy = s * p[:, 0] + c * p[:, 1] + ky * p[:, 2] + self.frame.offset_mm[1]
-        wz = p[:, 2] + self.frame.offset_mm[2]
+        ends = []
+        for k, (p, q) in enumerate(zip(low, high, strict=True)):
+            reach, scale = margin + self.width, self.frame.scale[k]
+            ends.append(((min(p, q) - reach) * scale, (max(p, q) + reach) * scale))
+        c, s = self._turn
+        (kx, ky), slack = self.frame.slope, self.slack
+        # Each world axis is a sum of terms, whose least and greatest values add up.
+        terms = (((c, 0), (-s, 1), (kx, 2)), ((s, 0), (c, 1), (ky, 2)), ((1.0, 2),))
         found = []
-        for world, slack, line in zip(
-            (wx, wy, wz), (self.slack, self.slack, 0), self.lines, strict=True
-        ):
-            ends = (world.min() - slack, world.max() + slack)
-            if line.size > 1 and line[1] < line[0]:
-                first = int(np.searchsorted(-line, -ends[1]))
-                last = int(np.searchsorted(-line, -ends[0], side="right"))
-            else:
-                first = int(np.searchsorted(line, ends[0]))
-                last = int(np.searchsorted(line, ends[1], side="right"))
+        for world, parts in enumerate(terms):
+            least = sum(min(k * ends[axis][0], k * ends[axis][1]) for k, axis in parts)
+            most = sum(max(k * ends[axis][0], k * ends[axis][1]) for k, axis in parts)
+            start, step, count = self._line[world]
+            more = slack if world < 2 else 0.0
+            u = (self.frame.offset_mm[world] + least - more - start) / step
+            v = (self.frame.offset_mm[world] + most + more - start) / step
+            first, last = max(0, ceil(min(u, v))), min(count, floor(max(u, v)) + 1)
             if first >= last:
                 return None
             found.append(slice(first, last))
@@ -115,8 +118,7 @@ class Canvas:
         """Boxes and distances, one for each straight piece of a tube."""
         points, radius = np.asarray(points_N3, float), np.asarray(radius_N, float)
         for p, q, a, b in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
-            margin = max(a, b) + beyond_mm
-            box = self.box(p, q, margin)
+            box = self.box(p.tolist(), q.tolist(), float(max(a, b)) + beyond_mm)
             if box is not None:
                 yield box, capsule(*self.at(box), p, q, a, b)
 
@@ -124,9 +126,3 @@ class Canvas:
         """A view of an array of the canvas in the grid's own order of axes."""
         order = [2 - w for w in self.grid.nearest_axes()[0]]
         return array_zyx.transpose(order)
-
-
-def polyline_box(points_N3: ArrayLike, radius: float) -> tuple[Sequence[float], Sequence[float]]:
-    """Least and greatest corner of a tube."""
-    points = np.asarray(points_N3, float)
-    return points.min(axis=0) - radius, points.max(axis=0) + radius

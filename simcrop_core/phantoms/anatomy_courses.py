@@ -173,5 +173,5 @@ def courses(patient: PatientPlan) -> dict[str, Course]:
             points[4:7, 2] += age * 7 + rng.normal(0, 2)
         elif name in _ARTERIAL:
             radius *= 0.6 + 0.4 * patient.aorta_scale
-        found[name] = spline(points, 4.0, radius)
+        found[name] = spline(points, 6.0, radius)
     return found

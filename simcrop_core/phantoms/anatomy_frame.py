@@ -77,16 +77,17 @@ class Frame:
         u, v, w = (a - np.float32(o) for a, o in zip((xw, yw, zw), self.offset_mm, strict=True))
         c, s = np.float32(np.cos(self.roll_rad)), np.float32(np.sin(self.roll_rad))
         kx, ky = (np.float32(k) for k in self.slope)
-        # In-plane parts first: they are small where x, y and z are separate axes.
-        px = (c * u + s * v) - (c * kx + s * ky) * w
-        py = (c * v - s * u) - (c * ky - s * kx) * w
-        shift = [px, py]
+        # What depends on y and z, and on x and z, is summed apart: full arrays are costly.
+        kx, ky, sx, sy, sz = (np.float32(k) for k in (*self.slope, *self.scale))
+        move_x = s * v - (c * kx + s * ky) * w
+        move_y = -s * u - (c * ky - s * kx) * w
         for amplitude, axis, across, along, p1, p2 in self.waves_K6.astype(np.float32):
-            other = v if axis == 0 else u
-            wave = amplitude * np.sin(across * other + p1)
-            shift[int(axis)] = shift[int(axis)] + wave * np.sin(along * w + p2)
-        sx, sy, sz = (np.float32(k) for k in self.scale)
-        return shift[0] / sx, shift[1] / sy, w / sz
+            lift = amplitude * np.sin(along * w + p2)
+            if axis == 0:
+                move_x = move_x + lift * np.sin(across * v + p1)
+            else:
+                move_y = move_y + lift * np.sin(across * u + p1)
+        return (c / sx) * u + move_x / sx, (c / sy) * v + move_y / sy, w / sz
 
     def world(self, patient_N3: ArrayLike) -> FloatArray:
         """World millimetres of patient coordinates; the last axis holds x, y, z."""

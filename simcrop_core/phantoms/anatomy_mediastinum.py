@@ -13,7 +13,7 @@ from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import Course
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 from simcrop_core.phantoms.anatomy_lattice import Lattice
-from simcrop_core.phantoms.shapes import coverage, ellipsoid, sheet_coverage
+from simcrop_core.phantoms.shapes import coverage, ellipsoid, sheet_coverage, spline
 
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
@@ -65,6 +65,11 @@ def paint_mediastinum(
     _gas(canvas, cage, gullet)
     for name, (structure, key) in _VESSELS.items():
         _vessel(canvas, tubes[name], hu[key], structure)
+    for points in heart.coronaries().values():
+        line, _ = spline(points, 7.0)
+        canvas.tube(
+            line, np.linspace(2.0, 1.2, len(line)), hu["aorta"], LABELS["coronary arteries"]
+        )
     _thyroid(canvas, cage, hu["thyroid"])
     wall, air = 34.0, -985.0
     airways = [("trachea", "trachea", 1.6)] + [(n, "bronchi", 1.3) for n in _AIRWAYS]

@@ -8,12 +8,12 @@ generation grow at once. Calibres fall with the number of points fed (Murray's l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS, LOBES, Branch
+from simcrop_core.phantoms.anatomy import LABELS, LOBES, Tree
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import Course
@@ -47,69 +47,70 @@ _VEINS: dict[str, tuple[str, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Trees:
-    """The three trees in patient coordinates."""
+#: Mains: name, parent (number in this list), generation, thickness of the wall.
+_MAIN_AIRWAYS = (
+    ("trachea", -1, 0, 1.6),
+    ("right main bronchus", 0, 1, 1.3),
+    ("left main bronchus", 0, 1, 1.3),
+    ("bronchus intermedius", 1, 2, 1.3),
+    ("left lower trunk", 2, 2, 1.2),
+)
+_MAIN_ARTERIES = (
+    ("pulmonary trunk", -1, 0, 0.0),
+    ("right pulmonary artery", 0, 1, 0.0),
+    ("left pulmonary artery", 0, 1, 0.0),
+    ("right interlobar artery", 1, 2, 0.0),
+    ("left interlobar artery", 2, 2, 0.0),
+)
+_MAIN_VEINS = (
+    ("right upper pulmonary vein", -1, 0, 0.0),
+    ("right lower pulmonary vein", -1, 0, 0.0),
+    ("left upper pulmonary vein", -1, 0, 0.0),
+    ("left lower pulmonary vein", -1, 0, 0.0),
+)
+_Mains = tuple[tuple[str, int, int, float], ...]
+_CLOUD_MM = 11.0
 
-    airways: tuple[Branch, ...]
-    arteries: tuple[Branch, ...]
-    veins: tuple[Branch, ...]
 
-    def world(self, frame: Frame) -> tuple[tuple[Branch, ...], ...]:
-        """The trees in RAS millimetres."""
-        return tuple(_to_world(frame, t) for t in (self.airways, self.arteries, self.veins))
-
-
-def grow_trees(cage: Cage, heart: HeartShape) -> Trees:
-    """Grow the trees of a person."""
+def grow_trees(cage: Cage, heart: HeartShape, frame: Frame) -> dict[str, Tree]:
+    """Grow ``airways``, ``arteries`` and ``veins`` of a person; in RAS millimetres."""
     rng = np.random.default_rng([cage.patient.seed, 13])
     tubes = cage.tubes
-    air_points, air_lobes = _cloud(cage, heart, rng, 10.5)
-    hubs = np.array([_BRONCHI[lobe][1] for lobe in LOBES], float)
-    grown = _grow(hubs, air_points, air_lobes, rng)
-    airways = [_root(tubes, "trachea", -1, 0, 1.6), _root(tubes, "right main bronchus", 0, 1, 1.3)]
-    airways += [_root(tubes, "left main bronchus", 0, 1, 1.3)]
-    airways += [_root(tubes, "bronchus intermedius", 1, 2, 1.3)]
-    airways += [_root(tubes, "left lower trunk", 2, 2, 1.2)]
-    parents = {"right main bronchus": 1, "left main bronchus": 2}
-    parents |= {"bronchus intermedius": 3, "left lower trunk": 4}
-    stems = {}
-    for lobe, (course, hub, radius) in _BRONCHI.items():
-        stems[lobe] = (parents[course], tubes[course][0][-1], np.array(hub, float), radius)
-    _attach(airways, stems, grown, shift=0.0, least=0.0, wall=True)
-    arteries = [_root(tubes, "pulmonary trunk", -1, 0, 0.0)]
-    arteries += [_root(tubes, "right pulmonary artery", 0, 1, 0.0)]
-    arteries += [_root(tubes, "left pulmonary artery", 0, 1, 0.0)]
-    arteries += [_root(tubes, "right interlobar artery", 1, 2, 0.0)]
-    arteries += [_root(tubes, "left interlobar artery", 2, 2, 0.0)]
-    parents = {"right pulmonary artery": 1, "left pulmonary artery": 2}
-    parents |= {"right interlobar artery": 3, "left interlobar artery": 4}
+    hubs = {lobe: np.array(hub, float) for lobe, (_, hub, _) in _BRONCHI.items()}
+    grown = _grow(np.stack([hubs[lobe] for lobe in LOBES]), *_cloud(cage, heart, rng), rng)
+    stems = {n: _Stem(c, tubes[c][0][-1], hubs[n], r) for n, (c, _, r) in _BRONCHI.items()}
+    airways = _tree(tubes, _MAIN_AIRWAYS, stems, grown, shift=0.0, wall=True)
     stems = {}
     for lobe, (course, radius, share) in _ARTERIES.items():
         points = tubes[course][0]
         start = points[round(share * (len(points) - 1))]
-        stems[lobe] = (parents[course], start, np.array(_BRONCHI[lobe][1], float), radius)
-    _attach(arteries, stems, grown, shift=1.0, least=0.0, wall=False)
-    vein_points, vein_lobes = _cloud(cage, heart, rng, 10.5)
+        stems[lobe] = _Stem(course, start, hubs[lobe], radius)
+    arteries = _tree(tubes, _MAIN_ARTERIES, stems, grown, shift=1.0, wall=False)
     ends = np.stack([tubes[_VEINS[lobe][0]][0][-1] for lobe in LOBES])
-    grown = _grow(ends, vein_points, vein_lobes, rng)
-    names = sorted({course for course, _ in _VEINS.values()})
-    veins = [_root(tubes, name, -1, 0, 0.0) for name in names]
-    stems = {}
-    for lobe, (course, radius) in _VEINS.items():
-        end = tubes[course][0][-1]
-        stems[lobe] = (names.index(course), end, end + 0.01, radius)
-    _attach(veins, stems, grown, shift=0.0, least=0.0, wall=False)
-    return Trees(tuple(airways), tuple(arteries), tuple(veins))
+    grown = _grow(ends, *_cloud(cage, heart, rng), rng)
+    stems = {n: _Stem(c, tubes[c][0][-2], tubes[c][0][-1], r) for n, (c, r) in _VEINS.items()}
+    veins = _tree(tubes, _MAIN_VEINS, stems, grown, shift=0.0, wall=False)
+    trees = {"airways": airways, "arteries": arteries, "veins": veins}
+    return {name: _to_world(frame, tree) for name, tree in trees.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stem:
+    """How a lobe hangs on the main branches: its parent, from there to its hub, calibre."""
+
+    parent: str
+    start: FloatArray
+    hub: FloatArray
+    radius: float
 
 
 def _cloud(
-    cage: Cage, heart: HeartShape, rng: np.random.Generator, step: float
+    cage: Cage, heart: HeartShape, rng: np.random.Generator
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """Points spread evenly through the lungs, and the number of the lobe (0 to 4) of each."""
-    axes = [np.arange(a, b, step) for a, b in ((-138, 139), (-108, 86), (-205, 104))]
+    axes = [np.arange(a, b, _CLOUD_MM) for a, b in ((-138, 139), (-108, 86), (-205, 104))]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    points = points + rng.uniform(-0.45, 0.45, points.shape) * step
+    points = points + rng.uniform(-0.45, 0.45, points.shape) * _CLOUD_MM
     x, y, z = points.T.astype(np.float32)
     inside = cage.inside(x, y, z)
     keep = inside < -1.5
@@ -178,87 +179,98 @@ def _grow(
     return _Grown(*arrays, total)  # type: ignore[call-arg]
 
 
-def _root(tubes: dict[str, Course], name: str, parent: int, generation: int, wall: float) -> Branch:
-    points, radius = tubes[name]
-    side = "right" if "right" in name or "intermedius" in name else "left" if "left" in name else ""
-    return Branch(points, radius, "", side, generation, parent, wall)
-
-
-def _attach(
-    tree: list[Branch],
-    stems: dict[str, tuple[int, FloatArray, FloatArray, float]],
+def _tree(
+    tubes: dict[str, Course],
+    mains: _Mains,
+    stems: dict[str, _Stem],
     grown: _Grown,
     *,
     shift: float,
-    least: float,
     wall: bool,
-) -> None:
+) -> Tree:
     """Hang the grown branches on their stems, with calibres; arteries beside the airways."""
-    first = {}
-    offsets = {}
-    for lobe, (parent, start, hub, radius) in stems.items():
-        side = lobe.split()[0]
-        sign = 1.0 if side == "right" else -1.0
-        away = np.array((0.55 * sign, 0.3, 0.75 if "upper" in lobe else -0.2))
-        offsets[lobe] = away / np.linalg.norm(away)
-        end = hub + offsets[lobe] * shift * (radius + 3.0)
-        first[lobe] = len(tree)
-        points = np.stack([start, 0.5 * (start + end), end])
-        depth = tree[parent].generation + 1
-        thick = 1.1 if wall else 0.0
-        tree.append(Branch(points, np.full(3, radius), lobe, side, depth, parent, thick))
+    names = [name for name, *_ in mains]
+    points = [tubes[name][0] for name in names]
+    radius = [tubes[name][1] for name in names]
+    rows = [(-1, _side(n), g, p, w) for n, p, g, w in mains]
+    beside = np.zeros((len(LOBES), 3))
+    for number, lobe in enumerate(LOBES):
+        stem, side = stems[lobe], 1 if lobe.startswith("right") else -1
+        away = np.array((0.55 * side, 0.3, 0.75 if "upper" in lobe else -0.2))
+        beside[number] = shift * away / np.linalg.norm(away)
+        end = stem.hub + beside[number] * (1.5 * stem.radius + 0.5)
+        points.append(np.stack([stem.start, 0.5 * (stem.start + end), end]))
+        radius.append(np.full(3, stem.radius))
+        parent = names.index(stem.parent)
+        rows.append((number, side, mains[parent][2] + 1, parent, 1.1 if wall else 0.0))
     share = grown.fed_N / grown.total_L[grown.lobe_N].clip(1)
-    radius0 = np.array([stems[lobe][3] for lobe in LOBES])
-    keep = (share > 1 / 30) & (grown.fed_N > 1) if wall else grown.fed_N > 0
-    calibre = radius0[grown.lobe_N] * np.clip(share, 1e-4, 1) ** _MURRAY
-    place = np.full(len(share), -1)
-    place[keep] = np.arange(keep.sum()) + len(tree)
-    before = np.where(grown.parent_N >= 0, calibre[grown.parent_N], radius0[grown.lobe_N])
-    way = grown.end_N3 - grown.start_N3
-    length = np.linalg.norm(way, axis=1, keepdims=True)
-    heading = way / np.maximum(length, 1e-6)
-    bend = np.where(grown.parent_N[:, None] >= 0, heading[grown.parent_N] - heading, 0)
+    radius_L = np.array([stems[lobe].radius for lobe in LOBES])
+    calibre = radius_L[grown.lobe_N] * np.clip(share, 1e-4, 1) ** _MURRAY
+    top = grown.parent_N < 0
+    before = np.where(top, radius_L[grown.lobe_N], calibre[grown.parent_N])
+    length = np.linalg.norm(grown.end_N3 - grown.start_N3, axis=1, keepdims=True)
+    heading = (grown.end_N3 - grown.start_N3) / np.maximum(length, 1e-6)
+    # A branch leaves along its parent's way and bends into its own.
+    bend = np.where(top[:, None], 0, heading[grown.parent_N] - heading)
     middle = 0.5 * (grown.start_N3 + grown.end_N3) + 0.14 * length * bend
-    beside = np.stack([offsets[lobe] for lobe in LOBES])[grown.lobe_N] * shift
-    gap_start, gap_end = 1.5 * before + 0.5, 1.5 * calibre + 0.5
-    curves = np.stack(
+    aside, near, far = beside[grown.lobe_N], 1.5 * before + 0.5, 1.5 * calibre + 0.5
+    curves_N33 = np.stack(
         [
-            grown.start_N3 + beside * gap_start[:, None],
-            middle + beside * (0.5 * (gap_start + gap_end))[:, None],
-            grown.end_N3 + beside * gap_end[:, None],
+            grown.start_N3 + aside * near[:, None],
+            middle + aside * (0.5 * (near + far))[:, None],
+            grown.end_N3 + aside * far[:, None],
         ],
         axis=1,
     )
-    calibres = np.stack([0.5 * (before + calibre), calibre, calibre], axis=1)
-    for n in np.flatnonzero(keep):
-        lobe = LOBES[grown.lobe_N[n]]
-        parent = place[grown.parent_N[n]] if grown.parent_N[n] >= 0 else first[lobe]
-        depth = tree[first[lobe]].generation + 1 + int(grown.level_N[n])
-        thick = float(0.3 + 0.15 * calibre[n]) if wall else 0.0
-        side = lobe.split()[0]
-        tree.append(Branch(curves[n], calibres[n], lobe, side, depth, int(parent), thick))
+    widths_N3 = np.stack([0.5 * (before + calibre), calibre, calibre], axis=1)
+    # Beyond the segments' branches an airway's wall is too thin to be seen.
+    keep = (share > 1 / 30) & (grown.fed_N > 1) if wall else grown.fed_N > 0
+    place = np.cumsum(keep) - 1 + len(rows)
+    first_L = len(mains) + np.arange(len(LOBES))
+    parent_N = np.where(top, first_L[grown.lobe_N], place[grown.parent_N])
+    start = np.array([row[2] for row in rows])[first_L][grown.lobe_N] + 1
+    table = np.array([row[:4] for row in rows])
+    lobe = grown.lobe_N[keep]
+    count = np.concatenate([[len(p) for p in points], np.full(keep.sum(), 3)])
+    thick = 0.3 + 0.15 * calibre[keep] if wall else np.zeros(keep.sum())
+    return Tree(
+        points_P3=np.concatenate([*points, curves_N33[keep].reshape(-1, 3)]),
+        radius_P=np.concatenate([*radius, widths_N3[keep].reshape(-1)]),
+        first_B=np.concatenate([[0], np.cumsum(count)]),
+        lobe_B=np.concatenate([table[:, 0], lobe]),
+        side_B=np.concatenate([table[:, 1], np.where(lobe < 3, 1, -1)]),
+        generation_B=np.concatenate([table[:, 2], (start + grown.level_N)[keep]]),
+        parent_B=np.concatenate([table[:, 3], parent_N[keep]]),
+        wall_B=np.concatenate([[row[4] for row in rows], thick]),
+    )
 
 
-def _to_world(frame: Frame, tree: tuple[Branch, ...]) -> tuple[Branch, ...]:
-    sizes = np.array([len(b.points_N3) for b in tree])
-    points = np.split(frame.world(np.concatenate([b.points_N3 for b in tree])), sizes.cumsum()[:-1])
+def _side(name: str) -> int:
+    if "right" in name or "intermedius" in name:
+        return 1
+    return -1 if "left" in name else 0
+
+
+def _to_world(frame: Frame, tree: Tree) -> Tree:
     k = frame.mean_scale
-    return tuple(
-        Branch(p, b.radius_N * k, b.lobe, b.side, b.generation, b.parent, b.wall_mm * k)
-        for b, p in zip(tree, points, strict=True)
+    return replace(
+        tree,
+        points_P3=frame.world(tree.points_P3),
+        radius_P=tree.radius_P * k,
+        wall_B=tree.wall_B * k,
     )
 
 
 def paint_trees(
     canvas: Canvas,
     lobes: NDArray[np.uint8],
-    trees: tuple[tuple[Branch, ...], ...],
+    trees: dict[str, Tree],
     artery_hu: float,
     vein_hu: float,
 ) -> None:
     """Paint the parts of the trees (in RAS millimetres) that lie in the lobes."""
-    airways, arteries, veins = trees
-    for tree, hu in ((veins, vein_hu), (arteries, artery_hu)):
+    airways = trees["airways"]
+    for tree, hu in ((trees["veins"], vein_hu), (trees["arteries"], artery_hu)):
         _paint_tree(canvas, lobes, tree, 0.0, hu, "pulmonary vessels", deep=False)
     _paint_tree(canvas, lobes, airways, 1.0, 20.0, "airway walls", deep=True)
     _paint_tree(canvas, lobes, airways, 0.0, -975.0, "bronchi", deep=True)
@@ -267,15 +279,14 @@ def paint_trees(
 def _paint_tree(
     canvas: Canvas,
     lobes: NDArray[np.uint8],
-    tree: tuple[Branch, ...],
+    tree: Tree,
     walls: float,
     hu: float,
     name: str,
     *,
     deep: bool,
 ) -> None:
-    branches = [b for b in tree if b.lobe]
-    points, radius = _dense(branches, walls, float(canvas.spacing.min()))
+    points, radius = _dense(tree, walls, float(canvas.spacing.min()))
     where, share = _splat(canvas, points, radius)
     if not where.size:
         return
@@ -293,14 +304,15 @@ def _paint_tree(
     labels[full] = LABELS[name]
 
 
-def _dense(branches: list[Branch], walls: float, spacing: float) -> tuple[FloatArray, FloatArray]:
-    """Points close together along all branches, and the radius at each, vectorised."""
-    starts = np.concatenate([b.points_N3[:-1] for b in branches])
-    stops = np.concatenate([b.points_N3[1:] for b in branches])
-    r0 = np.concatenate([b.radius_N[:-1] + walls * b.wall_mm for b in branches])
-    r1 = np.concatenate([b.radius_N[1:] + walls * b.wall_mm for b in branches])
+def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, FloatArray]:
+    """Points close together along the branches in the lobes, and the radius at each."""
+    branch = np.repeat(np.arange(len(tree.lobe_B)), np.diff(tree.first_B))
+    joined = np.flatnonzero((branch[1:] == branch[:-1]) & (tree.lobe_B[branch[1:]] >= 0))
+    starts, stops = tree.points_P3[joined], tree.points_P3[joined + 1]
+    more = walls * tree.wall_B[branch[joined]]
+    r0, r1 = tree.radius_P[joined] + more, tree.radius_P[joined + 1] + more
     length = np.linalg.norm(stops - starts, axis=1)
-    step = np.maximum(0.6 * spacing, 0.4 * np.minimum(r0, r1))
+    step = np.maximum(0.7 * spacing, 0.45 * np.minimum(r0, r1))
     count = np.maximum(np.ceil(length / step).astype(int), 1)
     piece = np.repeat(np.arange(len(count)), count)
     within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
@@ -326,25 +338,38 @@ def _splat(
             continue
         r = radius[chosen].astype(np.float32)
         near = np.rint(voxel[chosen]).astype(np.int32)
+        rest = (voxel[chosen] - near).astype(np.float32)
         reach = r.max() + 0.5 * width
         halves = np.ceil(reach / np.abs(step) - 0.45).astype(int).clip(1)
         ball = np.stack(np.meshgrid(*[np.arange(-h, h + 1) for h in halves], indexing="ij"), -1)
         ball = ball.reshape(-1, 3).astype(np.int32)
         ball = ball[np.linalg.norm(ball * step, axis=1) <= reach + 0.6 * np.abs(step).max()]
-        at = [near[:, k, None] + ball[None, :, k] for k in range(3)]
-        inside = np.ones(at[0].shape, bool)
-        far = np.zeros(at[0].shape, np.float32)
-        for k in range(3):
-            inside &= (at[k] >= 0) & (at[k] < size[k])
-            gap = (at[k] - voxel[chosen][:, k, None].astype(np.float32)) * np.float32(step[k])
-            far += gap * gap
-        share = 0.5 + (r[:, None] - np.sqrt(far)) / width
-        # A thread thinner than a voxel fills only its own cross-section of it.
-        share = np.clip(share, 0, 1) * np.minimum(1, 3.1 * (r / width) ** 2 + 0.02)[:, None]
-        inside &= share > 0.01
-        flat = (at[2] * size[1] + at[1]).astype(np.int64) * size[0] + at[0]
-        found.append(flat[inside])
-        shares.append(share[inside].astype(np.float32))
+        within = ((near >= halves) & (near < size - halves)).all(axis=1)
+        some = ((near >= -halves) & (near < size + halves)).all(axis=1) & ~within
+        for rows, edge in ((within, False), (some, True)):
+            if not rows.any():
+                continue
+            far = np.zeros((int(rows.sum()), len(ball)), np.float32)
+            for k in range(3):
+                gap = ball[None, :, k] - rest[rows][:, k, None]
+                gap *= np.float32(step[k])
+                gap *= gap
+                far += gap
+            np.sqrt(far, out=far)
+            thick = r[rows][:, None]
+            share = np.clip((thick - far) / width + np.float32(0.5), 0, 1)
+            # A thread thinner than a voxel fills only its own cross-section of it.
+            share *= np.minimum(1, 3.1 * (thick / width) ** 2 + np.float32(0.02))
+            hit = share > 0.01
+            if edge:
+                for k in range(3):
+                    at = near[rows][:, k, None] + ball[None, :, k]
+                    hit &= (at >= 0) & (at < size[k])
+            base = (near[rows, 2].astype(np.int64) * size[1] + near[rows, 1]) * size[0]
+            jump = (ball[:, 2] * size[1] + ball[:, 1]) * size[0] + ball[:, 0]
+            flat = (base + near[rows, 0])[:, None] + jump[None]
+            found.append(flat[hit])
+            shares.append(share[hit])
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     where, share = np.concatenate(found), np.concatenate(shares)

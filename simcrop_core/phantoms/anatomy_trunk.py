@@ -22,7 +22,7 @@ from simcrop_core.phantoms.shapes import coverage, sheet_coverage, smooth_union
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
 _WHOLE = (slice(None),) * 3
-_LATTICE_MM = 5.0
+_LATTICE_MM = 6.5
 _SLAB_VOXELS = 120_000
 
 
@@ -80,7 +80,7 @@ def _paint_wall(canvas: Canvas, part: slice, now: dict[str, Volume]) -> None:
     planes = sheet_coverage(inside - np.float32(11.5), 1.3, width)
     planes += sheet_coverage(inside - np.float32(25), 1.6, width)
     planes *= np.float32(0.55) * coverage(muscle + np.float32(3), width)
-    planes += 0.5 * sheet_coverage(muscle + np.float32(11), 1.2, width) * (inside > 13)
+    planes += 0.35 * sheet_coverage(muscle + np.float32(11), 1.2, width) * (inside > 13)
     hu += np.clip(planes, 0, 0.85) * (np.float32(-95) - hu)
     share = coverage(inside, width)
     share *= skin < -3

@@ -225,7 +225,7 @@ class _Noise:
         # Wide and shallow: the rays from side to side are starved.
         across = float(dense.sum(axis=1).max()) * self.area**0.5 * 4
         down = float(dense.sum(axis=0).max()) * self.area**0.5 * 4
-        starved = np.float32(np.clip((across / max(down, 1) - 1.55) * 0.9, 0, 1.2))
+        starved = np.float32(np.clip((across / max(down, 1) - 1.6) * 0.6, 0, 0.8))
         a, b = self.rng.integers(0, _TILES, 2)
         mix = np.float32(self.rng.uniform(0.3, 0.95))
         out = self._shifted(self.tiles[a]) * mix

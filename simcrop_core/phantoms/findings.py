@@ -21,6 +21,14 @@ from simcrop_core.phantoms.findings_lung import (
     draw_nodule,
     draw_opacity,
 )
+from simcrop_core.phantoms.findings_mediastinum import (
+    draw_arterial_calcification,
+    draw_cardiomegaly,
+    draw_coronary_calcification,
+    draw_hiatal_hernia,
+    draw_lymphadenopathy,
+    draw_pericardial_effusion,
+)
 from simcrop_core.phantoms.findings_plan import plan_findings
 from simcrop_core.phantoms.findings_pleura import draw_atelectasis, draw_pleural_effusion
 from simcrop_core.phantoms.findings_scene import Scene, scene_of
@@ -29,6 +37,12 @@ from simcrop_core.phantoms.plan import FindingPlan
 __all__ = ["draw_finding", "plan_findings"]
 
 DRAWN: dict[str, Callable[[Scene, FindingPlan], NDArray[np.bool_]]] = {
+    "Cardiomegaly": draw_cardiomegaly,
+    "Hiatal hernia": draw_hiatal_hernia,
+    "Pericardial effusion": draw_pericardial_effusion,
+    "Lymphadenopathy": draw_lymphadenopathy,
+    "Arterial wall calcification": draw_arterial_calcification,
+    "Coronary artery wall calcification": draw_coronary_calcification,
     "Pleural effusion": draw_pleural_effusion,
     "Atelectasis": draw_atelectasis,
     "Emphysema": draw_emphysema,

@@ -214,11 +214,8 @@ def lobe_level(lobe: str) -> Level:
 
 
 def _cardiomegaly(draw: _Draw) -> list[FindingPlan]:
-    # Cardiothoracic ratio above 0.5; `scale` is what the heart's axes are multiplied by.
-    severity = draw.severity()
-    low, high = {"mild": (1.16, 1.22), "moderate": (1.22, 1.3), "severe": (1.3, 1.38)}[severity]
-    scale = float(draw.rng.uniform(low, high))
-    return [draw.finding("Cardiomegaly", severity=severity, attributes={"scale": f"{scale:.3f}"})]
+    # Cardiothoracic ratio above 0.5; how much larger each grade is, is the anatomy's matter.
+    return [draw.finding("Cardiomegaly", severity=draw.severity())]
 
 
 def _hiatal_hernia(draw: _Draw) -> list[FindingPlan]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from simcrop_core.phantoms.anatomy import LABELS, LOBES, STRUCTURES, Anatomy
-from simcrop_core.phantoms.findings_shapes import Bool, Box, Float, directions, mix
+from simcrop_core.phantoms.findings_shapes import Bool, Box, Float, directions, finer, mix
 from simcrop_core.phantoms.plan import FindingPlan
 
 #: Below this height (patient coordinates, mm above the carina) the left upper lobe is the lingula.
@@ -192,18 +192,7 @@ class Scene:
     @cached_property
     def _fine_depth(self) -> Float:
         coarse, stride = self.depth
-        weights = []
-        for cut, step, count in zip(self._lung_box, stride, coarse.shape, strict=True):
-            where = np.arange(cut.start, cut.stop) / step
-            low = np.minimum(where.astype(int), count - 1)
-            table = np.zeros((where.size, count), np.float32)
-            rows = np.arange(where.size)
-            table[rows, low] = 1 - (where - low)
-            table[rows, np.minimum(low + 1, count - 1)] += where - low
-            weights.append(table)
-        z, y, x = weights
-        rough = (z @ coarse.reshape(coarse.shape[0], -1)).reshape(-1, *coarse.shape[1:])
-        return np.matmul(np.matmul(y, rough), x.T)
+        return finer(coarse, stride, self._lung_box)
 
     def depth_at(self, points_N3: NDArray) -> NDArray:
         """Depth (mm) at points, to the nearest coarse voxel."""

@@ -9,10 +9,12 @@ P points along a line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 Float = NDArray[np.float32]
@@ -159,6 +161,32 @@ def texture(box: Box, cell_mm: float, rng: np.random.Generator) -> Float:
     field = np.matmul(y, field)  # (Z, Y, LATTICE)
     # The cubic B-spline averages: along an axis its mean square weight is 0.479.
     return np.matmul(field, x.T) * np.float32(0.479**-1.5)
+
+
+def finer(coarse: Float, stride: Sequence[int], cuts: Sequence[slice]) -> Float:
+    """Linear interpolation of every ``stride``-th voxel to the voxels of the slices."""
+    weights = []
+    for cut, step, count in zip(cuts, stride, coarse.shape, strict=True):
+        where = np.arange(cut.start, cut.stop) / step
+        low = np.minimum(where.astype(int), count - 1)
+        table = np.zeros((where.size, count), np.float32)
+        rows = np.arange(where.size)
+        table[rows, low] = 1 - (where - low)
+        table[rows, np.minimum(low + 1, count - 1)] += where - low
+        weights.append(table)
+    z, y, x = weights
+    rough = (z @ coarse.reshape(coarse.shape[0], -1)).reshape(-1, *coarse.shape[1:])
+    return np.matmul(np.matmul(y, rough), x.T)
+
+
+def outside_distance(mask: Bool, box: Box) -> Float:
+    """Distance (mm) of a box's voxels to a mask in it, to about 1 mm; 0 inside."""
+    stride = tuple(max(1, round(2.9 / step)) for step in box.spacing_mm[::-1])
+    coarse = ~mask[:: stride[0], :: stride[1], :: stride[2]]
+    spacing = [k * step for k, step in zip(stride, box.spacing_mm[::-1], strict=True)]
+    away = ndimage.distance_transform_edt(coarse, sampling=spacing).astype(np.float32)
+    away = np.maximum(away - np.float32(0.5 * np.mean(spacing)), 0)
+    return np.where(mask, np.float32(0), finer(away, stride, [slice(0, n) for n in mask.shape]))
 
 
 def lobule_walls(points_N3: Float, size_mm: float, seed: int) -> Float:

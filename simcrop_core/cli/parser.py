@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_batch(commands)
     _add_sample(commands)
+    _add_phantom(commands)
     _add_doctor(commands)
     return parser
 
@@ -273,7 +274,7 @@ def _add_models(commands: Any) -> None:
         _later("models", "run_create"),
         "make a model with fresh, untrained weights",
     )
-    create.add_argument("preset", metavar="PRESET", help="starter, paper or released")
+    create.add_argument("preset", metavar="PRESET", help="starter, grounded, paper or released")
     create.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
     create.add_argument(
         "--text-encoder", metavar="T", help="minilm, a folder or a hub id, instead of the preset's"
@@ -339,6 +340,30 @@ def _add_sample(commands: Any) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the study")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier study")
+
+
+def _add_phantom(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "phantom",
+        _later("phantom", "run_phantom"),
+        "make artificial studies with known truth",
+        description="Make an artificial chest CT with its report, masks of all structures and "
+        "findings, and truth.json, which says what is there and what each sentence states. The "
+        "same seed gives the same study. Scans are as large as real ones.",
+    )
+    parser.add_argument(
+        "--seed", type=_whole(0), required=True, metavar="N", help="which study; from 0 up"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the study")
+    parser.add_argument(
+        "--count",
+        type=_whole(1),
+        metavar="K",
+        help="so many studies from this seed on, each in a folder of its own in DIR: "
+        "phantom-000000, ...",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier studies")
 
 
 def _add_doctor(commands: Any) -> None:

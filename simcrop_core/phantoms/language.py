@@ -221,9 +221,7 @@ class _Writer:
                 told.add(key)
                 lines.append(self.say.conclusion(finding))
         lines = [lines[i] for i in self.rng.permutation(len(lines))]
-        lines = list(dict.fromkeys(lines)) or (
-            [] if self.present else [self.say.plain(NORMAL)]
-        )
+        lines = list(dict.fromkeys(lines)) or ([] if self.present else [self.say.plain(NORMAL)])
         if self.present and (not lines or self.rng.random() < 0.25):
             lines.append(self.say.plain(ADVICE))
         return lines
@@ -318,7 +316,7 @@ class _Writer:
 
 
 def finding_region(name: str, *numbers: int) -> str:
-    """Where findings of a phantom are, by their numbers in its plan: ``"finding 3 lung nodule"``."""
+    """Where findings are, by their numbers in the plan: ``"finding 3 lung nodule"``."""
     which = " ".join(map(str, sorted(numbers)))
     return f"finding{'s' * (len(numbers) > 1)} {which} {name.lower()}"
 
@@ -327,6 +325,8 @@ def absent_region(name: str, side: Side, level: Level) -> str:
     """Where a finding would be that is said not to be there: a name of ``truth_regions``."""
     sided = f"{side} " if side in ("left", "right") else ""
     if name in LUNG_FINDINGS:
+        if (side, level) == ("left", "middle"):
+            return "lingula"
         if level == "any":
             return f"{sided}lung" if sided else "lungs"
         return f"{sided}{level} {'lobe' if sided else 'lobes'}"

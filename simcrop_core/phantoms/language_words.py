@@ -86,7 +86,10 @@ _STATIONS = {
 _AORTIC_SITES = {
     "aortic arch": ("the aortic arch", "the arch of the aorta"),
     "aorta": ("the thoracic aorta", "the aorta"),
-    "aorta and its branches": ("the aorta and its branches", "the aorta and the supraaortic vessels"),
+    "aorta and its branches": (
+        "the aorta and its branches",
+        "the aorta and the supraaortic vessels",
+    ),
 }
 _VESSELS = {
     "LAD": "left anterior descending artery",
@@ -153,7 +156,10 @@ def absent_slots(
     elif name == "Lymphadenopathy":
         where = ("in the mediastinum", "in the mediastinum or at the hila", "within the sections")
         if axillae:
-            where += ("in the mediastinal, hilar and axillary regions", "in the chest or the axillae")
+            where += (
+                "in the mediastinal, hilar and axillary regions",
+                "in the chest or the axillae",
+            )
         if one_side:
             where = (f"on the {side}", f"on the {side} side")
     else:
@@ -273,9 +279,13 @@ def _hedges(finding: FindingPlan, choices: Sequence[float]) -> dict[str, str]:
     if finding.name == "Lung nodule":
         if kinds.get("location") == "perifissural":
             hedges["hedge_nodule"] = " (intrapulmonary lymph node?)"
-            hedges["nearby"] = _pick((", adjacent to the fissure", ", next to the fissure"), choices[5])
+            hedges["nearby"] = _pick(
+                (", adjacent to the fissure", ", next to the fissure"), choices[5]
+            )
         elif kinds.get("location") == "subpleural":
-            hedges["nearby"] = _pick((", adjacent to the pleura", ", close to the pleura"), choices[5])
+            hedges["nearby"] = _pick(
+                (", adjacent to the pleura", ", close to the pleura"), choices[5]
+            )
         if kinds.get("margin") == "spiculated" or size > MASS_MM:
             suspicious = (" (malignancy?)", ", suspicious for malignancy", " (primary tumor?)")
             hedges["hedge_mass"] = _pick(suspicious, choices[5])
@@ -304,7 +314,11 @@ def _special(finding: FindingPlan, choices: Sequence[float]) -> dict[str, str]:
         slots["bronchogram"] = _pick(words, choices[4])
     if "site" in kinds:
         artery = _pick(_AORTIC_SITES.get(kinds["site"], (f"the {kinds['site']}",)), choices[3])
-        slots |= {"artery": artery, "along": f"along {artery}", "on_wall": f"on the wall of {artery}"}
+        slots |= {
+            "artery": artery,
+            "along": f"along {artery}",
+            "on_wall": f"on the wall of {artery}",
+        }
     if "vessels" in kinds:
         vessels = [f"the {_VESSELS.get(v, v)}" for v in kinds["vessels"].split(", ")]
         listed = " and ".join([", ".join(vessels[:-1]), vessels[-1]] if vessels[1:] else vessels)
@@ -318,7 +332,9 @@ def _special(finding: FindingPlan, choices: Sequence[float]) -> dict[str, str]:
     if kinds.get("content") in _CONTENTS:
         slots["content"] = _CONTENTS[kinds["content"]]
     if "leads" in kinds:
-        slots["leads"] = "one lead" if kinds["leads"] == "1" else f"{_COUNTS[int(kinds['leads'])]} leads"
+        slots["leads"] = (
+            "one lead" if kinds["leads"] == "1" else f"{_COUNTS[int(kinds['leads'])]} leads"
+        )
     if "vessel" in kinds:
         slots["vessel"] = _VESSELS.get(kinds["vessel"], kinds["vessel"])
     if "valve" in kinds:

@@ -11,7 +11,8 @@ from simcrop_core.phantoms.language_grammar import Template, templates
 PRESENT: dict[str, tuple[Template, ...]] = {
     "Lung nodule": templates(
         "lung-nodule/present",
-        "a(n) [{kind} |]nodule [measuring|of] [approximately |]{size} IS SEEN {in_place}[{nearby}|].",
+        "a(n) [{kind} |]nodule [measuring|of] [approximately |]{size} IS SEEN "
+        "{in_place}[{nearby}|].",
         "There is a(n) [{kind} |{margin} |]nodule {in_place}, [measuring {size}|with a diameter of "
         "{size}].",
         "{In_place}, a [nonspecific |]nodule {size} in [diameter|size] IS SEEN[{hedge_nodule}|].",
@@ -43,8 +44,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "{size}].",
         "a(n) [{kind} |]mass with {margin} [contours|borders] IS SEEN {in_place} ({size}).",
         "A large nodular lesion, {size} in its longest axis, is present {in_place}[{hedge_mass}|].",
-        "A mass, [{margin} in outline|solid throughout], occupies {place} "
-        "over {size}.",
+        "A mass, [{margin} in outline|solid throughout], occupies {place} over {size}.",
         "[{Margin}|Bulky] tumorous tissue of {size} can be made out {in_place}.",
     ),
     "Lung nodules": templates(
@@ -68,7 +68,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "diameter of {size}.",
         "More than one [pulmonary |]nodule can be [distinguished|made out] {in_place} (up to "
         "{size}).",
-        "There are nodular [lesions|densities] {in_place}, {count} in all, the largest being {size}.",
+        "There are nodular [lesions|densities] {in_place}, {count} in all, the largest being "
+        "{size}.",
     ),
     "Lung opacity": templates(
         "lung-opacity/present",
@@ -168,7 +169,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "fibrotic-sequela/present",
         "[{Severity} |]{kind} sequelae [changes|densities] ARE SEEN {in_place}.",
         "There [is|are] [{severity} |]fibrotic [sequela|changes] with {kind} density {in_place}.",
-        "{In_place}, [{severity} |]{kind} density increases of [sequelae|fibrotic] nature ARE SEEN.",
+        "{In_place}, [{severity} |]{kind} density increases of [sequelae|fibrotic] nature ARE "
+        "SEEN.",
         "[{Severity} |]{kind} scarring [from an earlier process |]is present {in_place}.",
         "{Kind} fibrotic [recessions|bands] [of {severity} extent |]ARE SEEN {in_place}.",
         "Sequelae of [earlier|previous] disease with {kind} densities [are noted|were noted] "
@@ -184,7 +186,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Pleural effusion": templates(
         "pleural-effusion/present",
-        "There is [a(n) {severity}|a(n) {kind}|a] {side} pleural effusion[, measuring {size} at its "
+        "There is [a(n) {severity}|a(n) {kind}|a] {side} pleural effusion[, measuring {size} at "
+        "its "
         "thickest point|].",
         "[{Severity} |]pleural effusion [is|was] [noted|identified|visible] {on_side}"
         "[, reaching a thickness of {size}|].",
@@ -219,7 +222,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Mosaic attenuation pattern": templates(
         "mosaic-attenuation/present",
-        "[{Severity} |]mosaic attenuation is [visible|evident|identified] {in_place}[{hedge_mosaic}|].",
+        "[{Severity} |]mosaic attenuation is [visible|evident|identified] "
+        "{in_place}[{hedge_mosaic}|].",
         "There [is|was] a [{severity} |]mosaic pattern of attenuation {in_place}[{hedge_mosaic}|].",
         "{Place} {has} a [{severity} |]mosaic pattern[ in attenuation|][{hedge_mosaic}|].",
         "Patchwork of darker and brighter lung with sharp borders is present {in_place}.",

@@ -43,7 +43,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     "Pericardial effusion": templates(
         "pericardial-effusion/present",
         "There is [a(n) {severity} |]pericardial effusion[, {size} at its thickest point|].",
-        "[{Severity} |]effusion [with a thickness of {size} |][is|was] [noted|visible] in the pericardial "
+        "[{Severity} |]effusion [with a thickness of {size} |][is|was] [noted|visible] in the "
+        "pericardial "
         "space.",
         "[{Severity} |]pericardial effusion IS SEEN[, reaching {size}|].",
         "The pericardial sac holds [{severity} |]fluid[ ({size} in depth)|].",
@@ -76,7 +77,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     "Hiatal hernia": templates(
         "hiatal-hernia/present",
         "There is a [{severity} |]{kind} hiatal hernia[, {size} in size|].",
-        "a(n) [{severity} |]hiatal hernia[ of {kind} type|] IS SEEN at the esophagogastric junction.",
+        "a(n) [{severity} |]hiatal hernia[ of {kind} type|] IS SEEN at the esophagogastric "
+        "junction.",
         "[{Severity} |]hiatal herniation [of {kind} type |]IS SEEN at the distal esophagus.",
         "Part of the stomach has moved up through the esophageal hiatus[ ({size})|].",
         "At the lower end of the esophagus, a(n) [{severity} |]{kind} type hernia "
@@ -111,9 +113,11 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Lymphadenopathies": templates(
         "lymphadenopathies/present",
-        "{Count} enlarged lymph nodes ARE SEEN {at_station}, the [largest|biggest] with a short axis "
+        "{Count} enlarged lymph nodes ARE SEEN {at_station}, the [largest|biggest] with a short "
+        "axis "
         "of {size}.",
-        "There are {count} pathologically enlarged lymph nodes {at_station} [reaching|up to] {size}.",
+        "There are {count} pathologically enlarged lymph nodes {at_station} [reaching|up to] "
+        "{size}.",
         "{At_station}, {count} LAPs [up to {size} in short diameter |]ARE SEEN.",
         "{Count} nodes {at_station} are swollen, to {size} at most.",
         "Lymphadenopathies, {count} in number, ARE SEEN {at_station} (up to {size}).",
@@ -133,23 +137,28 @@ DEVICES: dict[str, tuple[Template, ...]] = {
         "A pulse generator lies under the skin of the {side} chest[, its {leads} in the heart|].",
         "Pacemaker [material|device] IS SEEN in the {side} pectoral region.",
         "The {side} anterior chest wall contains a pacemaker[ ({leads})|].",
-        "A cardiac pacing device with [electrodes|{leads}] in the heart is [noted|present] {on_side}.",
+        "A cardiac pacing device with [electrodes|{leads}] in the heart is [noted|present] "
+        "{on_side}.",
         "A {side} pectoral pacing system is in place.",
     ),
     "port catheter": templates(
         "port/present",
         "A port catheter IS SEEN {on_side}, [ending in|extending to] the superior vena cava.",
-        "There is a port chamber in the {side} chest wall with a catheter to the superior vena cava.",
-        "{On_side}, a port [reservoir|chamber] IS SEEN with its catheter in the superior vena cava.",
+        "There is a port chamber in the {side} chest wall with a catheter to the superior vena "
+        "cava.",
+        "{On_side}, a port [reservoir|chamber] IS SEEN with its catheter in the superior vena "
+        "cava.",
         "A venous port has been implanted below the {side} clavicle.",
-        "The {side} chest wall contains a port, the catheter of which reaches the superior vena cava.",
+        "The {side} chest wall contains a port, the catheter of which reaches the superior vena "
+        "cava.",
         "Port catheter material IS SEEN in the {side} pectoral region.",
         "A {side}-sided port with its line in the superior vena cava is [noted|present].",
         "An implanted access port with its line is visible {on_side}.",
     ),
     "central venous catheter": templates(
         "central-venous-catheter/present",
-        "A central venous catheter [placed|inserted] from the {side} IS SEEN, [its tip|ending] in the "
+        "A central venous catheter [placed|inserted] from the {side} IS SEEN, [its tip|ending] "
+        "in the "
         "superior vena cava.",
         "There is a {side} central venous catheter that ends in the superior vena cava.",
         "{On_side}, a central line running to the superior vena cava IS SEEN.",

@@ -212,7 +212,8 @@ ORGANS: dict[str, tuple[Template, ...]] = {
     ),
     "bones": templates(
         "bones",
-        "No lytic or destructive lesion IS SEEN in the [bones|bone structures] within the sections.",
+        "No lytic or destructive lesion IS SEEN in the [bones|bone structures] within the "
+        "sections.",
         "The bone structures in the sections are [natural|normal].",
         "The bones show no [lytic or sclerotic|destructive] lesion.",
         "Osseous structures are unremarkable.",

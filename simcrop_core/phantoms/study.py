@@ -147,9 +147,7 @@ def _shares(anatomy: Anatomy) -> dict[str, float]:
     labels = anatomy.labels_XYZ
     total = np.bincount(labels.ravel(), minlength=len(STRUCTURES) + 1)
     within = np.bincount(labels[inside], minlength=len(STRUCTURES) + 1)
-    shares = {
-        name: float(within[n] / total[n]) for n, name in enumerate(STRUCTURES, 1) if total[n]
-    }
+    shares = {name: float(within[n] / total[n]) for n, name in enumerate(STRUCTURES, 1) if total[n]}
 
     def share(mask: NDArray[np.bool_]) -> float:
         return float((mask & inside).sum() / max(1, mask.sum()))

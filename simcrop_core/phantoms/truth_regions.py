@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
-from simcrop_core.phantoms.anatomy import GROUPS, LABELS
-from simcrop_core.phantoms.findings_scene import scene_of
+from simcrop_core.phantoms.anatomy import GROUPS, LABELS, LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, scene_of
 from simcrop_core.phantoms.render import Rendered
 
 Bool = NDArray[np.bool_]
@@ -59,11 +60,11 @@ class Regions(Mapping[str, Bool]):
         self._shape = shape
         self._boxes: dict[str, tuple[Slices, Bool]] = {}
 
-    def add(self, name: str, mask_XYZ: Bool) -> None:
-        """Keep a mask, unless it is empty."""
-        cut = bounding_box(mask_XYZ)
-        if cut is not None:
-            self._boxes[name] = cut, mask_XYZ[cut].copy()
+    def add(self, name: str, box: Slices, mask: Bool) -> None:
+        """Keep a mask that lies in a box; an empty one is left out."""
+        tight = bounding_box(mask)
+        if tight is not None:
+            self._boxes[name] = _within(box, tight), mask[tight].copy()
 
     def box(self, name: str) -> tuple[Slices, Bool]:
         """The box that holds a mask, and the mask in it."""
@@ -83,14 +84,16 @@ class Regions(Mapping[str, Bool]):
         return len(self._boxes)
 
 
-def bounding_box(mask_XYZ: Bool) -> Slices | None:
+def bounding_box(mask: Bool) -> Slices | None:
     """The smallest box that holds a mask; None where it is empty."""
-    slices = []
-    for axis in range(3):
-        hits = np.flatnonzero(mask_XYZ.any(axis=tuple(a for a in range(3) if a != axis)))
+    slices = [slice(0, n) for n in mask.shape]
+    # The axis of the longest stride first: what it leaves out need not be looked at again.
+    for axis in np.argsort([-abs(s) for s in mask.strides]):
+        others = tuple(a for a in range(3) if a != axis)
+        hits = np.flatnonzero(mask[tuple(slices)].any(axis=others))
         if not hits.size:
             return None
-        slices.append(slice(int(hits[0]), int(hits[-1]) + 1))
+        slices[axis] = slice(int(hits[0]), int(hits[-1]) + 1)
     return slices[0], slices[1], slices[2]
 
 
@@ -103,59 +106,126 @@ def regions_of(rendered: Rendered, names: Iterable[str], findings: Mapping[str, 
         Masks of the findings, by the names of their regions.
     """
     regions = Regions(rendered.volume.shape)
-    cut = scan_box(rendered)
+    atlas = _Atlas(rendered)
     for name in dict.fromkeys(names):
-        mask = findings[name] if name in findings else _mask(rendered, name)
-        inside = np.zeros(mask.shape, bool, order="F")
-        inside[cut] = mask[cut]
-        regions.add(name, inside)
+        if name in findings:
+            regions.add(name, atlas.scan, findings[name][atlas.scan])
+        else:
+            box, mask = atlas.region(name)
+            regions.add(name, box, mask)
     return regions
 
 
-def scan_box(rendered: Rendered) -> Slices:
-    """The voxels of the grid whose centres lie in the scan."""
-    anatomy = rendered.anatomy
-    low, high = anatomy.plan.scanner.grid.bounds_mm()
-    slices: list[slice] = [slice(0)] * 3
-    for world, line in enumerate((anatomy.x, anatomy.y, anatomy.z)):
-        axis = int(np.argmax(line.shape)) if line.size > 1 else world
-        inside = np.flatnonzero((line.ravel() >= low[world]) & (line.ravel() <= high[world]))
-        slices[axis] = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0)
-    return slices[0], slices[1], slices[2]
+class _Atlas:
+    """A rendered phantom, of which parts can be asked for by name.
 
+    All boxes and masks are on the grid's own axes, and lie in the scan.
+    """
 
-def _mask(rendered: Rendered, name: str) -> Bool:
-    anatomy = rendered.anatomy
-    side, _, rest = name.partition(" ")
-    one_side = side in ("left", "right")
-    if name in ("lungs", "left lung", "right lung"):
-        return scene_of(anatomy).to_grid(
-            scene_of(anatomy).part_of_lungs(side if one_side else "both")
+    def __init__(self, rendered: Rendered) -> None:
+        self.anatomy = rendered.anatomy
+        self.scan = _scan_box(rendered.anatomy)
+        self.labels_XYZ = rendered.structures_XYZ[self.scan]
+        self.lobes_XYZ = rendered.anatomy.lobes_XYZ[self.scan]
+        # Boxes of the labels; arrays are walked in memory's order, which is fastest.
+        order = np.argsort([-abs(s) for s in self.labels_XYZ.strides])
+        found = find_objects(self.labels_XYZ.transpose(order), max_label=len(STRUCTURES))
+        back = np.argsort(order)
+        self._boxes = [None if box is None else tuple(box[a] for a in back) for box in found]
+
+    def region(self, name: str) -> tuple[Slices, Bool]:
+        side, _, rest = name.partition(" ")
+        if name == "lingula":
+            return self._lung("left", "middle")
+        if name in ("lungs", "left lung", "right lung"):
+            return self._lung(side, "any")
+        if rest in ("lobe", "lobes"):
+            return self._lung("any", side)
+        if rest.endswith(" lobe"):
+            return self._lung(side, rest.removesuffix(" lobe"))
+        if name.endswith(("pleural space", "pleural spaces")):
+            return self._pleura(side)
+        if name == "hiatus":
+            return self._ball(self.anatomy.landmarks["hiatus"], _HIATUS_MM)
+        if name == "body":
+            mask = (self.labels_XYZ > 0) & (self.labels_XYZ != LABELS["couch"])
+            return self.scan, mask
+        return self._structures(name, _GROUPS.get(name) or GROUPS.get(name, (name,)))
+
+    def _structures(self, name: str, parts: tuple[str, ...]) -> tuple[Slices, Bool]:
+        labels = [LABELS[part] for part in parts]
+        boxes = [box for box in (self._boxes[label - 1] for label in labels) if box is not None]
+        if not boxes:
+            # The coronary arteries are too thin for a coarse grid.
+            return self.region("heart") if name == "coronary arteries" else self._nothing()
+        cut = tuple(
+            slice(min(b[a].start for b in boxes), max(b[a].stop for b in boxes)) for a in range(3)
         )
-    if rest in ("lobe", "lobes") or rest.endswith(" lobe"):
-        level = rest.split()[0] if one_side else side
-        scene = scene_of(anatomy)
-        return scene.to_grid(scene.part_of_lungs(side if one_side else "both", level))
-    if name.endswith(("pleural space", "pleural spaces")):
-        depth = anatomy.pleural_depth_XYZ
-        fluid = rendered.structures_XYZ == LABELS["pleural fluid"]
-        mask = ((depth > 0) & (depth < _PLEURA_MM)) | fluid
-        if one_side:
-            mask &= anatomy.right_of_midline_XYZ == (side == "right")
-        return mask
-    if name == "hiatus":
-        x, y, z = anatomy.landmarks["hiatus"]
-        square = (anatomy.x - x) ** 2 + (anatomy.y - y) ** 2 + (anatomy.z - z) ** 2
-        return np.asarray(square <= _HIATUS_MM**2)
-    if name == "body":
-        return anatomy.structure("body")
-    lookup = np.zeros(256, bool)
-    lookup[[LABELS[part] for part in _GROUPS.get(name) or GROUPS.get(name, (name,))]] = True
-    mask = lookup[rendered.structures_XYZ]
-    if name in _OUTSIDE_LUNGS:
-        mask &= anatomy.lobes_XYZ == 0
-    if name == "coronary arteries" and not mask.any():  # too thin for a coarse grid
-        return _mask(rendered, "heart")
-    return mask
+        lookup = np.zeros(256, bool)
+        lookup[labels] = True
+        mask = lookup[self.labels_XYZ[cut]]
+        if name in _OUTSIDE_LUNGS:
+            mask &= self.lobes_XYZ[cut] == 0
+        return _within(self.scan, cut), mask
+
+    def _lung(self, side: str, level: str) -> tuple[Slices, Bool]:
+        """A lung or lobe; the lingula is the middle of the left lung."""
+        lookup = np.zeros(256, bool)
+        for number, lobe in enumerate(LOBES, 1):
+            on_side = side not in ("left", "right") or lobe.startswith(side)
+            lookup[number] = on_side and (level == "any" or level in lobe)
+        mask = lookup[self.lobes_XYZ]
+        if level in ("upper", "middle") and side != "right":
+            lingula = self.lobes_XYZ == LOBES.index("left upper lobe") + 1
+            x, y, z = self.anatomy.x, self.anatomy.y, self.anatomy.z
+            height = self._line(self.anatomy.frame.patient(x[:1, :1, :1], y[:1, :1, :1], z)[2])
+            lingula &= height < LINGULA_TOP_MM
+            mask = mask | lingula if level == "middle" else mask & ~lingula
+        return self.scan, mask
+
+    def _pleura(self, side: str) -> tuple[Slices, Bool]:
+        """The rim of the lungs, and the fluid beside it."""
+        scene = scene_of(self.anatomy)
+        depth, stride = scene.depth
+        # Coarse, in the scene's own order of axes; to the nearest voxel of the grid.
+        fine = [
+            np.minimum(np.arange(n) // k, m - 1)
+            for n, k, m in zip(scene.shape, stride, depth.shape, strict=True)
+        ]
+        near = scene.to_grid((depth < _PLEURA_MM)[np.ix_(*fine)])[self.scan]
+        box, mask = self._lung(side if side in ("left", "right") else "any", "any")
+        mask &= near
+        if side not in ("left", "right"):
+            mask |= self.labels_XYZ == LABELS["pleural fluid"]
+        return box, mask
+
+    def _ball(self, center_mm: NDArray[np.float64], radius_mm: float) -> tuple[Slices, Bool]:
+        lines = (self.anatomy.x, self.anatomy.y, self.anatomy.z)
+        square = sum((self._line(a) - c) ** 2 for a, c in zip(lines, center_mm, strict=True))
+        return self.scan, np.asarray(square <= radius_mm**2)
+
+    def _line(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part in the scan of coordinates that broadcast to the grid."""
+        whole = zip(values.shape, self.scan, strict=True)
+        return values[tuple(slice(None) if n == 1 else cut for n, cut in whole)]
+
+    def _nothing(self) -> tuple[Slices, Bool]:
+        return (slice(0, 0),) * 3, np.zeros((0, 0, 0), bool)
 
 
+def _within(box: Slices, inner: Slices) -> Slices:
+    """A box given by its place in another, by its place in the grid."""
+    moved = [slice(o.start + i.start, o.start + i.stop) for o, i in zip(box, inner, strict=True)]
+    return moved[0], moved[1], moved[2]
+
+
+def _scan_box(anatomy: Anatomy) -> Slices:
+    """The voxels of the grid whose centres lie in the scan."""
+    low, high = anatomy.plan.scanner.grid.bounds_mm()
+    slices = [slice(0, 0)] * 3
+    worlds, _ = anatomy.grid.nearest_axes()
+    for world, line in enumerate((anatomy.x, anatomy.y, anatomy.z)):
+        inside = np.flatnonzero((line.ravel() >= low[world]) & (line.ravel() <= high[world]))
+        if inside.size:
+            slices[worlds.index(world)] = slice(int(inside[0]), int(inside[-1]) + 1)
+    return slices[0], slices[1], slices[2]

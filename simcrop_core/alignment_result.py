@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.encoded import NOT_AS_WRITTEN, VolumeCard, stored_arrays
-from simcrop_core.errors import SimCroPError
+from simcrop_core.encoded import VolumeCard, as_written, check_schema, stored_arrays
 from simcrop_core.geometry import Grid
 from simcrop_core.io import write_map
 from simcrop_core.patches import PatchGrid
@@ -148,16 +147,10 @@ class AlignmentResult:
             The folder holds no whole alignment.
         """
         folder = Path(folder)
-        try:
+        with as_written(folder, "alignment", "alignment", "Align the scan again."):
             card = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
             json.dumps(card, ensure_ascii=False).encode()  # refuses what is no text
-            if card["schema"] != SCHEMA:
-                raise SimCroPError(
-                    f"This alignment is of version {card['schema']}.",
-                    path=folder,
-                    code="alignment-version",
-                    remedy="Align again.",
-                )
+            check_schema(card, SCHEMA)
             arrays = stored_arrays(folder / "alignment.npz", ("similarity", "top_k", "inside_scan"))
             similarity = np.asarray(arrays[0], dtype=np.float32)
             top = np.asarray(arrays[1], dtype=np.int64)
@@ -187,19 +180,3 @@ class AlignmentResult:
                 raise ValueError("the model has no id")
             volume = VolumeCard.from_dict(card["volume"])
             return cls(sentences, similarity, top, inside, patches, dict(card["model"]), volume)
-        except SimCroPError:
-            raise
-        except FileNotFoundError as e:
-            raise SimCroPError(
-                "There is no alignment in this folder.",
-                path=folder,
-                code="not-found",
-                remedy="Make one with simcrop align.",
-            ) from e
-        except NOT_AS_WRITTEN as e:
-            raise SimCroPError(
-                "The alignment in this folder is damaged.",
-                path=folder,
-                code="alignment-damaged",
-                remedy="Align again.",
-            ) from e

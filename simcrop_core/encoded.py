@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from simcrop_core.volume import CTVolume, Note
 
 _SCHEMA = 1
 #: What taking apart a card that is not as it was written can raise.
-NOT_AS_WRITTEN = (
+_NOT_AS_WRITTEN = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError,
     RecursionError,
 )  # fmt: skip
@@ -146,17 +147,11 @@ class Encoded:
         SimCroPError
             The file is missing, damaged, or not an encoded scan.
         """
-        try:
+        with as_written(path, "encoded", "encoded scan", "Encode the scan again."):
             names = ("patches", "inside", "affine", "card")
             features, inside, affine, words = stored_arrays(Path(path), names)
             card = json.loads(words.tobytes())
-            if card["schema"] != _SCHEMA:
-                raise SimCroPError(
-                    f"This encoded scan is of version {card['schema']}.",
-                    path=path,
-                    code="encoded-version",
-                    remedy="Encode the scan again.",
-                )
+            check_schema(card, _SCHEMA)
             i, j, k = card["grid_shape"]
             p, q, r = card["patch_shape"]
             patches = PatchGrid(Grid((i, j, k), affine), (p, q, r))
@@ -171,22 +166,52 @@ class Encoded:
                 placement=str(card["placement"]),
                 precision=str(card["precision"]),
             )
-        except FileNotFoundError as e:
-            raise SimCroPError(
-                "There is no such file.",
-                path=path,
-                code="not-found",
-                remedy="Check the name, or encode the scan.",
-            ) from e
-        except NOT_AS_WRITTEN as e:
-            if isinstance(e, SimCroPError):
-                raise
-            raise SimCroPError(
-                "This is not a whole encoded scan.",
-                path=path,
-                code="encoded-damaged",
-                remedy="Encode the scan again.",
-            ) from e
+
+
+class _OtherVersionError(Exception):
+    """What was stored has a schema that this version does not know."""
+
+
+def check_schema(card: dict[str, Any], schema: int) -> None:
+    """Within `as_written`: whether a card is of the version that is read."""
+    if card["schema"] != schema:
+        raise _OtherVersionError(str(card["schema"]))
+
+
+@contextmanager
+def as_written(path: str | Path, code: str, what: str, remedy: str) -> Iterator[None]:
+    """Refuse a stored result that is absent, of another version, or not as it was written.
+
+    Parameters
+    ----------
+    path
+        Its file or folder.
+    code
+        What the codes of the refusals begin with.
+    what, remedy
+        What it is called, and what the person can do.
+
+    Raises
+    ------
+    SimCroPError
+        ``not-found``, ``<code>-version`` or ``<code>-damaged``.
+    """
+    try:
+        yield
+    except FileNotFoundError as e:
+        raise SimCroPError(
+            f"There is no {what} here.", path=path, code="not-found", remedy=remedy
+        ) from e
+    except _OtherVersionError as e:
+        problem = f"This {what} is of version {str(e)[:40]}, which is not read here."
+        raise SimCroPError(problem, path=path, code=f"{code}-version", remedy=remedy) from e
+    except _NOT_AS_WRITTEN as e:
+        raise SimCroPError(
+            f"This is not a whole {what}: it is damaged.",
+            path=path,
+            code=f"{code}-damaged",
+            remedy=remedy,
+        ) from e
 
 
 def stored_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:

@@ -253,7 +253,7 @@ def test_results_come_back_from_disk_as_they_were(tmp_path) -> None:
     ]:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content.replace(old, new))
-        with pytest.raises(SimCroPError, match="Align again"):
+        with pytest.raises(SimCroPError, match="Align the scan again"):
             AlignmentResult.read(tmp_path)
         (tmp_path / name).write_bytes(content)
 

@@ -12,15 +12,14 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import refuse_file, whole_file
-from simcrop_core.store.cluster import Submit, workers_for
+from simcrop_core.store.cluster import Submit, here, workers_for
 from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
 from simcrop_core.store.pack import pack_study
@@ -30,14 +29,18 @@ from simcrop_core.store.store import (
     SCHEMA,
     IndexRow,
     Part,
+    index_checksum,
     read_settings,
-    rows_checksum,
     study_path,
 )
 from simcrop_core.study import StudySource
 
+if TYPE_CHECKING:
+    from simcrop_core.device import Progress
+
 _INDEX_EVERY_S = 20.0
 _LONGEST_ID = 150
+_DAY_S = 86_400.0
 
 
 @dataclass(slots=True)
@@ -111,13 +114,16 @@ def build_store(
     with _locked(folder):
         _agree_on_settings(folder, name, settings)
         build = _Build(sources, folder, settings, progress)
+        _clear_partial(folder, _DAY_S if scheduler else 0)
         build.find_done(verify, retry)
         with workers_for(workers, scheduler) as submit:
             build.prepare(submit)
             if not build.rows:
                 raise _nothing(folder, build.tally)
             records = (build.record(i) for i in sorted(build.rows))
-            build.tally.encoded = encode_texts(folder, records, text, submit, progress)
+            # On this machine one encoder with all cores, or the GPU, beats one a worker.
+            encoders = here if scheduler is None else submit
+            build.tally.encoded = encode_texts(folder, records, text, encoders, progress)
     return build.tally
 
 
@@ -267,13 +273,14 @@ class _Build:
     def _write_index(self) -> None:
         order = sorted(self.rows)
         rows = tuple(self.rows[number] for number in order)
-        index = {
+        index: dict[str, Any] = {
             "schema": SCHEMA,
-            "crc32": rows_checksum(rows),
+            "store": checksum((self.folder / "store.json").read_bytes()),
             "studies": [row.to_list() for row in rows],
             "keys": [self.keys[number] for number in order],
             "skipped": [self.skipped[number] for number in sorted(self.skipped)],
         }
+        index["crc32"] = index_checksum(index)
         path = self.folder / "index.json"
         data = json.dumps(index, separators=(",", ":")).encode()
         if path.is_file() and path.read_bytes() == data:
@@ -284,6 +291,15 @@ class _Build:
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress("preparing studies", done, total)
+
+
+def _clear_partial(folder: Path, age_s: float) -> None:
+    """Remove what killed processes left half-written; workers of a cluster may still be writing."""
+    for part in ("records", "volumes", "structures"):
+        for path in (folder / part).glob("*/.*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime >= age_s:
+                    path.unlink()
 
 
 def _key(source: StudySource, settings: StoreSettings) -> str:
@@ -308,9 +324,9 @@ def _read_index(
     """What an earlier index lists and leaves out; nothing where it is absent or damaged."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
-        rows = tuple(IndexRow.from_list(row) for row in index["studies"])
-        if rows_checksum(rows) != index["crc32"]:
+        if index_checksum(index) != index["crc32"]:
             return {}, {}
+        rows = tuple(IndexRow.from_list(row) for row in index["studies"])
         listed = {row.id: (row, key) for row, key in zip(rows, index["keys"], strict=True)}
         return listed, {entry["id"]: entry for entry in index["skipped"]}
     except (OSError, ValueError, KeyError, TypeError):

@@ -38,7 +38,7 @@ def workers_for(workers: int, scheduler: str | None) -> Iterator[Submit]:
         ``no-scheduler`` or ``no-workers``, with the first job.
     """
     if scheduler is None and workers <= 1:
-        yield _here
+        yield here
         return
     opened: list[Client] = []
 
@@ -53,9 +53,10 @@ def workers_for(workers: int, scheduler: str | None) -> Iterator[Submit]:
         yield submit
 
 
-def _here(
+def here(
     function: Callable[..., Any], jobs: Iterable[tuple[Any, tuple[Any, ...]]]
 ) -> Iterator[tuple[Any, Any]]:
+    """Run jobs one by one in this process."""
     for name, arguments in jobs:
         yield name, function(*arguments)
 

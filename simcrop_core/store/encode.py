@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import whole_file
 from simcrop_core.store.cluster import Submit
@@ -31,6 +30,7 @@ from simcrop_core.store.text import (
 )
 
 if TYPE_CHECKING:
+    from simcrop_core.device import Progress
     from simcrop_core.model.text import TextEncoder
 
 _PIECE = 1024

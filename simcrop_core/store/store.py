@@ -312,8 +312,10 @@ def open_store(
         skipped = tuple(dict(row) for row in index["skipped"])
     except (KeyError, TypeError, ValueError) as e:
         raise _damaged_index(folder / "index.json") from e
-    if index.get("crc32") != rows_checksum(rows):
+    if index.get("crc32") != index_checksum(index):
         raise _damaged_index(folder / "index.json")
+    if index.get("store") != checksum(_read_bytes(folder / "store.json")):
+        raise _damaged_index(folder / "store.json")
     found = text_names(folder)
     if text_encoder is None and len(found) > 1:
         raise SimCroPError(
@@ -364,9 +366,10 @@ def study_path(folder: Path, part: Part, name: str) -> Path:
     return folder / part / spread / f"{name}{_SUFFIX[part]}"
 
 
-def rows_checksum(rows: tuple[IndexRow, ...]) -> int:
-    """Checksum of an index."""
-    return checksum(json.dumps([row.to_list() for row in rows]).encode())
+def index_checksum(index: dict[str, Any]) -> int:
+    """Checksum of all else that an index says."""
+    rest = {name: value for name, value in index.items() if name != "crc32"}
+    return checksum(json.dumps(rest, sort_keys=True).encode())
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -169,8 +169,8 @@ def open_text(
     try:
         facts = json.loads((place / "text.json").read_text(encoding="utf-8"))
         encoder = EncoderFacts(**facts["encoder"])
-        if facts["schema"] != SCHEMA:
-            raise ValueError("another version")
+        if facts["schema"] != SCHEMA or facts["crc32"]["encoder"] != _encoder_checksum(encoder):
+            raise ValueError("facts")
         arrays: dict[str, NDArray[Any]] = {}
         for name in _ARRAYS:
             path = place / f"{name}.npy"
@@ -226,8 +226,13 @@ def write_text(
         for name, array in arrays.items():
             np.save(hidden / f"{name}.npy", array)
             crc32[name] = file_checksum(hidden / f"{name}.npy")
+        crc32["encoder"] = _encoder_checksum(encoder)
         facts = {"schema": SCHEMA, "encoder": asdict(encoder), "crc32": crc32}
         (hidden / "text.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _encoder_checksum(encoder: EncoderFacts) -> int:
+    return checksum(json.dumps(asdict(encoder), sort_keys=True).encode())
 
 
 def _stacked(vectors: list[NDArray[Any]], width: int, dtype: str) -> NDArray[Any]:

@@ -51,9 +51,9 @@ def _kidneys(canvas: Canvas, rng: np.random.Generator, hu: dict[str, float], ris
             canvas.paint(box, kidney, hu["kidneys"], LABELS["kidneys"])
             sinus = ellipsoid(*p, center - (side * 11, -3, 0), (13, 9, 28), axes)
             canvas.paint(box, sinus, -70, LABELS["kidneys"])
-        top = center + (-side * 22, 8, 46)
+        top = center + np.array((-side * 22, 8, 46))
         for arm in ((-side * 5, -16, -12), (side * 6, -14, -14)):
-            legs = [top + (0, 4, 4), top, top + np.array(arm)]
+            legs = [top + np.array((0, 4, 4)), top, top + np.array(arm)]
             canvas.tube(legs, (1.6, 2.6, 1.8), hu["adrenal glands"], LABELS["adrenal glands"])
 
 
@@ -61,7 +61,7 @@ def _pancreas(canvas: Canvas, hu: dict[str, float], rise: float) -> None:
     course = np.array(
         [(-82, -22, -182), (-46, -2, -190), (-8, 12, -202), (24, 12, -214), (30, 6, -234)]
     )
-    points, radius = spline(course + (0, 0, 0.8 * rise), 9.0, (9, 10, 8.5, 12, 11))
+    points, radius = spline(course + np.array((0, 0, 0.8 * rise)), 9.0, (9, 10, 8.5, 12, 11))
     canvas.tube(points, radius, hu["pancreas"], LABELS["pancreas"])
 
 
@@ -79,7 +79,7 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     for box, distance in canvas.capsules(points, radius - 2.6):
         x, y, z = canvas.at(box)
         middle = float(np.interp(float(x.mean()), course[::-1, 0][2:], course[::-1, 1][2:]))
-        stool = -10 + 60 * grain(x, y, z, np.random.default_rng(int(level * 1e6) % 2**31), 9, 3)
+        stool = -5 + 32 * grain(x, y, z, np.random.default_rng(int(level * 1e6)), 11)
         content = np.where(y > middle + level, -940, stool).astype(np.float32)
         canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
     for _ in range(28):
@@ -159,7 +159,7 @@ def _liver_vessels(canvas: Canvas, hu: dict[str, float], rise: float) -> None:
         ([(32, 2, -176), (16, 34, -160), (-12, 44, -148)], (5, 3.5, 1.5)),
     )
     for points, radius in courses:
-        line, width = spline(np.array(points, float) + (0, 0, 0.9 * rise), 11.0, radius)
+        line, width = spline(np.array(points, float) + np.array((0, 0, 0.9 * rise)), 11.0, radius)
         for box, distance in canvas.capsules(line, width):
             share = coverage(distance, canvas.width) * (canvas.labels[box] == LABELS["liver"])
             canvas.blend(box, share, blood, None)
@@ -182,7 +182,7 @@ def _fill_stomach(canvas: Canvas, cage: Cage, box: Box, stomach: Volume) -> None
     rng = np.random.default_rng([cage.patient.seed, 14])
     folds = grain(x, y, z, rng, 16, 3)
     level = 58 - 92 * cage.patient.stomach_gas
-    food = rng.uniform(8, 30) + rng.choice([3.0, 6.0, 18.0]) * grain(x, y, z, rng, 13, 4)
+    food = rng.uniform(8, 30) + rng.choice([3.0, 5.0, 12.0]) * grain(x, y, z, rng, 16, 7)
     air = coverage(np.float32(level) - y, canvas.width)
     content = food + air * (-965 - food)
     canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content.astype(np.float32), None)

@@ -17,7 +17,7 @@ from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape
 from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
 from simcrop_core.phantoms.anatomy_ribs import marrow_hu
 from simcrop_core.phantoms.anatomy_tree import grow_trees, paint_trees
-from simcrop_core.phantoms.anatomy_trunk import paint_trunk
+from simcrop_core.phantoms.anatomy_trunk import paint_breasts, paint_trunk
 from simcrop_core.phantoms.plan import PhantomPlan
 from simcrop_core.phantoms.scanner import paint_couch
 
@@ -37,6 +37,7 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     heart = HeartShape(patient, max(large, default=1.0))
     cage = Cage(patient, tubes, heart.scale)
     lobes, diaphragm = paint_trunk(canvas, cage, heart, patient.lung_hu)
+    paint_breasts(canvas, cage)
     hu = tissue_hu(plan.scanner)
     paint_bones(canvas, cage, marrow_hu(patient), hu["muscle"])
     paint_abdomen(canvas, cage, hu, diaphragm)

@@ -33,15 +33,15 @@ _CAGE = np.array(
         (0, 121, 64, -100),
         (20, 113, 55, -96),
         (40, 102, 43, -90),
-        (60, 86, 27, -81),
-        (75, 70, 12, -73),
-        (88, 50, -6, -65),
-        (97, 30, -22, -57),
-        (104, 8, -34, -46),
-        (150, 4, -36, -42),
+        (60, 86, 27, -77),
+        (75, 70, 12, -63),
+        (88, 50, -6, -51),
+        (97, 30, -18, -43),
+        (104, 8, -26, -36),
+        (150, 4, -26, -34),
     ],
     float,
-)[::1]
+)
 RIB_MM = 10.5  # from the pleura to the outside of the ribs
 
 
@@ -153,6 +153,10 @@ class Cage:
         for part in (slope, deltoid, pec, back_block):
             out = smooth_union(out, part, 18)
         return out
+
+    def armpit(self, x: Volume, y: Volume, z: Volume) -> Volume:
+        """Distance to the fat of the armpits."""
+        return capsule(np.abs(x), y, z, (101, 6, 60), (134, -4, 4), 8, 15)
 
     def arm(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the muscles of the upper arms, beside the head or beside the body."""

@@ -39,10 +39,9 @@ class Canvas:
         ]
         x, y, z = self.lines
         self.xw, self.yw, self.zw = x[None, None, :], y[None, :, None], z[:, None, None]
-        self.x, self.y, self.z = frame.patient(self.xw, self.yw, self.zw)
+        self._parts = frame.parts(self.xw, self.yw, self.zw)
+        self.z = self._parts[4]
         self.shape = (z.size, y.size, x.size)
-        self.x = np.ascontiguousarray(np.broadcast_to(self.x, self.shape))
-        self.y = np.ascontiguousarray(np.broadcast_to(self.y, self.shape))
         self.hu = np.full(self.shape, -1000, np.float32)
         self.labels = np.zeros(self.shape, np.uint8)
         self.spacing = np.array([abs(grid.affine[w, self.axis_of[w]]) for w in range(3)])
@@ -83,7 +82,9 @@ class Canvas:
 
     def at(self, box: Box) -> tuple[Volume, Volume, Volume]:
         """Patient coordinates in a box."""
-        return self.x[box], self.y[box], self.z[box[0]]
+        px, move_x, py, move_y, pz = self._parts
+        zs, ys, xs = box
+        return px[:, :, xs] + move_x[zs, ys], py[:, ys] + move_y[zs, :, xs], pz[zs]
 
     def paint(self, box: Box, distance: Volume, hu: float | Volume, label: int) -> None:
         """Fill the inside of a surface."""

@@ -73,6 +73,13 @@ class Frame:
 
         The third depends on ``z`` alone and keeps its shape.
         """
+        px, move_x, py, move_y, pz = self.parts(x, y, z)
+        return px + move_x, py + move_y, pz
+
+    def parts(
+        self, x: ArrayLike, y: ArrayLike, z: ArrayLike
+    ) -> tuple[Volume, Volume, Volume, Volume, Volume]:
+        """The terms of :meth:`patient`: x of x, x of (y, z), y of y, y of (x, z), and z of z."""
         xw, yw, zw = (np.asarray(a, np.float32) for a in (x, y, z))
         u, v, w = (a - np.float32(o) for a, o in zip((xw, yw, zw), self.offset_mm, strict=True))
         c, s = np.float32(np.cos(self.roll_rad)), np.float32(np.sin(self.roll_rad))
@@ -87,7 +94,7 @@ class Frame:
                 move_x = move_x + lift * np.sin(across * v + p1)
             else:
                 move_y = move_y + lift * np.sin(across * u + p1)
-        return (c / sx) * u + move_x / sx, (c / sy) * v + move_y / sy, w / sz
+        return (c / sx) * u, move_x / sx, (c / sy) * v, move_y / sy, w / sz
 
     def world(self, patient_N3: ArrayLike) -> FloatArray:
         """World millimetres of patient coordinates; the last axis holds x, y, z."""

@@ -100,9 +100,10 @@ class RibTable:
         where = np.flatnonzero(shell)
         if not where.size:
             return
-        x, y = canvas.x[part].reshape(-1)[where], canvas.y[part].reshape(-1)[where]
         per_slice = canvas.shape[1] * canvas.shape[2]
         slices = where // per_slice
+        px, py, _ = canvas.at((part, slice(None), slice(None)))
+        x, y = px.reshape(-1)[where], py.reshape(-1)[where]
         _, yc, _ = self.cage.outline(canvas.z[part][:, 0, 0])
         phi = np.degrees(np.arctan2(np.abs(x), y - yc[slices])) + np.float32(0.5)
         index = phi.astype(np.int32)

@@ -3,7 +3,7 @@
 Growth after Tawhai, Pullan and Hunter (Ann Biomed Eng 2000): a cloud of points fills a lobe, each
 branch grows towards the middle of the points it feeds, then splits them in two. All branches of a
 generation grow at once. Calibres fall with the number of points fed (Murray's law, exponent
-3). An artery runs beside each airway; veins run between them.
+2.6). An artery runs beside each airway; veins run between them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simcrop_core.phantoms.anatomy_heart import HeartShape
 
 FloatArray = NDArray[np.float64]
 
-_MURRAY = 1 / 3
+_MURRAY = 1 / 2.6
 #: Lobe -> where its bronchus starts (end of this course) and where it begins to divide; calibre.
 _BRONCHI: dict[str, tuple[str, tuple[float, float, float], float]] = {
     "right upper lobe": ("right main bronchus", (43, -18, -8), 3.8),

@@ -17,7 +17,13 @@ from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import RibTable
-from simcrop_core.phantoms.shapes import coverage, sheet_coverage, smooth_union
+from simcrop_core.phantoms.shapes import (
+    coverage,
+    grain,
+    sheet_coverage,
+    smooth_intersection,
+    smooth_union,
+)
 
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
@@ -38,7 +44,7 @@ def paint_trunk(
     diaphragm = lattice(cage.diaphragm)
     sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
     between = lattice(cage.mediastinum, sac)
-    muscle = smooth_union(muscle, arm, 12)
+    muscle = smooth_intersection(smooth_union(muscle, arm, 12), -lattice(cage.armpit), 8)
     mottle = _mottle(canvas, cage)
     fields = {
         "skin": lattice.rows(skin),
@@ -108,10 +114,10 @@ def _paint_lungs(
     share = coverage(lungs, width)
     if not share.any():
         return
-    y = canvas.y[box]
+    x, y, _ = canvas.at(box)
     air = np.float32(lung_hu) - np.float32(0.34) * y + mottle
     oblique, horizontal = now["oblique"], now["horizontal"]
-    right = canvas.x[box] > 0
+    right = x > 0
     line = sheet_coverage(oblique, 0.55, width)
     line = np.maximum(line, sheet_coverage(horizontal, 0.55, width) * (right & (oblique > 0)))
     air += line * np.float32(520)
@@ -124,6 +130,25 @@ def _paint_lungs(
     )
     lobes[inner] = number[inner]
     labels[inner] = (number[inner] + (LABELS[LOBES[0]] - 1)).astype(np.uint8)
+
+
+def paint_breasts(canvas: Canvas, cage: Cage) -> None:
+    """Glandular tissue, less of it with age, in the fat of the breasts."""
+    rise = cage.patient.breast_mm
+    box = canvas.box((-165, 20, -135), (165, 190, 25)) if rise > 0 else None
+    if box is None:
+        return
+    lattice = Lattice(canvas, box, _LATTICE_MM)
+    breast = lattice.voxels(lattice(cage.breasts))
+    labels = canvas.labels[box]
+    free = (labels == LABELS["subcutaneous fat"]) & (breast < 0)
+    labels[free] = LABELS["breasts"]
+    rng = np.random.default_rng([cage.patient.seed, 15])
+    x, y, z = canvas.at(box)
+    strands = grain(x, y, z, rng, 17, 5) + 0.8 * grain(x, y, z, rng, 7, 4)
+    dense = np.clip(1.3 - (cage.patient.age_years - 25) / 45 + rng.normal(0, 0.35), -0.4, 1.4)
+    share = np.clip(strands + np.float32(dense - 1.1), 0, 1) * coverage(breast + 9, canvas.width)
+    canvas.blend(box, np.asarray(share * free, np.float32), 28, None)
 
 
 def _mottle(canvas: Canvas, cage: Cage) -> Rows:

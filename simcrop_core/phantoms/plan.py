@@ -249,8 +249,8 @@ def plan_scanner(rng: np.random.Generator, patient: PatientPlan) -> ScannerPlan:
         bottom = float(-rng.uniform(95, 190) * sz)
     elif cut < 0.24:
         top, bottom = float(rng.uniform(40, 90) * sz), float(-rng.uniform(80, 150) * sz)
-    thickness = float(rng.choice([0.75, 1.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0]))
-    step = thickness if rng.random() < 0.6 else float(max(0.7, thickness * rng.uniform(0.5, 1.0)))
+    thickness = float(rng.choice([1.0, 1.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0]))
+    step = thickness if rng.random() < 0.6 else float(max(0.8, thickness * rng.uniform(0.5, 1.0)))
     pixels = int(rng.choice([256, 384, 512, 512, 512]))
     in_plane = field_of_view / pixels
     x, y, z = patient.offset_mm

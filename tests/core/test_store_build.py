@@ -189,6 +189,7 @@ import argparse, sys
 from simcrop_training.prepare import add_prepare_arguments, run_prepare
 parser = argparse.ArgumentParser()
 add_prepare_arguments(parser)
+parser.add_argument("--json", action="store_true")
 sys.exit(run_prepare(parser.parse_args()))
 """
 _SIZES = ("--shape", "32,24,16", "--spacing", "6,6,12", "--patch", "8,8,4")
@@ -221,6 +222,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, capsys) -> No
     process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120
     while len(list(store.glob("records/*/s*"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None or list(store.glob("records/*/s*"))
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

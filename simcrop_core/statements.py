@@ -116,22 +116,21 @@ class Facts:
         lobe of its own, so of its levels only "any" is known. One of side "any" lies in the
         midline or has no side: of its sides only "any" is known.
         """
-        table = np.zeros((len(FINDINGS), len(SIDES), len(LEVELS)), np.int8)
-        unsided, unlevelled = np.zeros_like(table, bool), np.zeros_like(table, bool)
+        certain = np.zeros((len(FINDINGS), len(SIDES), len(LEVELS)), bool)
+        possible = np.zeros_like(certain)
         any_, left, right, both = range(4)
         for name, side, level in occurrences:
             row, height = FINDINGS.index(name), LEVELS.index(level)
+            heights = slice(None) if height == 0 else [0, height]
             sides = {"any": [], "left": [left], "right": [right], "both": [left, right]}[side]
             for place in (any_, *sides):
-                table[row, place, 0] = 1
-                table[row, place, height] = 1
-                if height == 0:
-                    unlevelled[row, place, 1:] = True
-            if side == "any":
-                unsided[row, 1:] = True
-        table[:, both] = table[:, left] & table[:, right]
-        unlevelled[:, both] = unlevelled[:, left] | unlevelled[:, right]
-        table[(unsided | unlevelled) & (table == 0)] = UNKNOWN
+                certain[row, place, [0, height]] = True
+            for place in (any_, *(sides or [left, right])):
+                possible[row, place, heights] = True
+        table = np.where(certain, 1, np.where(possible, UNKNOWN, 0)).astype(np.int8)
+        # One side where it is not settles that it is not on both.
+        pair = table[:, left], table[:, right]
+        table[:, both] = np.where((pair[0] == 0) | (pair[1] == 0), 0, np.minimum(*pair))
         return cls(table)
 
     def truth(self, meaning: Meaning) -> int:

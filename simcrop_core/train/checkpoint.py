@@ -27,6 +27,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.model import load_model, save_model
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP, without_weights
+from simcrop_core.outputs import exchange
 
 CHECKPOINTS_NAME = "checkpoints"
 MANIFEST_NAME = "manifest.json"
@@ -93,9 +94,11 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             _fill(checkpoint, hidden)
-            if target.exists():
-                _remove(target)
-            os.rename(hidden, target)
+            # In one step where the system can: a kill leaves the old one or the new one.
+            if not (target.exists() and exchange(hidden, target)):
+                if target.exists():
+                    _remove(target)
+                os.rename(hidden, target)
             _flush(folder)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)

@@ -149,9 +149,7 @@ def _assemble(
     torch.manual_seed(seed_of(config.run.seed, "torch", ranks.rank))
     state = None
     if checkpoint is not None:
-        text = model.text
-        state, model = read_checkpoint(checkpoint)
-        model.use_text_encoder(text)
+        state, model = read_checkpoint(checkpoint, text_encoder=config.model.text_encoder)
         model.train()
     if config.data.store is None:
         store = _on_first(fabric, lambda: make_phantom_store(config, model.config, place, tell))

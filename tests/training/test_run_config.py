@@ -1,0 +1,232 @@
+"""The configuration of a run: what it refuses, how it is set, what recipes give."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from functools import lru_cache
+
+import pytest
+from pydantic import ValidationError
+from simcrop_training.recipes import RECIPES, describe, recipe
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.model import PRESETS
+from simcrop_core.model.config import ModelConfig
+from simcrop_core.objectives import make_objective
+from simcrop_core.train import build
+from simcrop_core.train.config import ModelSource, RunConfig
+from simcrop_core.train.schedule import Schedule
+from simcrop_core.train.settings import fields_of, run_config_from, with_settings
+
+
+def config(**changes: object) -> RunConfig:
+    parts: dict[str, object] = {
+        "name": "x",
+        "objective": {"kind": "simcrop"},
+        "optim": {"warmup": 10},
+        "run": {"steps": 100, "batch_size": 8},
+    }
+    return RunConfig.model_validate(parts | changes)
+
+
+# -- settings -----------------------------------------------------------------------------------
+
+
+def test_settings_change_fields_of_every_kind() -> None:
+    changed = with_settings(
+        config(),
+        [
+            "optim.lr=1e-3",
+            "optim.clip_norm=1",
+            "data.store=123",
+            "model.vision.depth=4",
+            "model.input_spec.shape=[96,96,48]",
+            "model.text.sentence_vector=cls",
+            'model.without=["presence"]',
+            "objective.top_k=8",
+            "run.compile=true",
+            "optim.horizon=null",
+        ],
+    )
+    assert changed.optim.lr == 1e-3
+    assert changed.optim.clip_norm == 1.0
+    assert changed.data.store == "123"
+    assert changed.model.changes() == {
+        "input_spec": {"shape": (96, 96, 48)},
+        "vision": {"depth": 4},
+        "text": {"sentence_vector": "cls"},
+    }
+    assert changed.objective.kind == "simcrop"
+    assert changed.objective.top_k == 8
+    assert changed.run.compile is True
+
+
+def test_a_new_kind_of_objective_starts_from_its_defaults() -> None:
+    changed = with_settings(config(), ["objective.mask_ratio=0.6", "objective.kind=mae"])
+    assert changed.objective.kind == "mae"
+    assert changed.objective.mask_ratio == 0.6
+
+
+def test_all_faults_of_settings_are_told_at_once() -> None:
+    with pytest.raises(SimCroPError) as refused:
+        with_settings(
+            config(), ["optim.lr=-1", "run.stepz=3", "model.vision.depth=x", "objective.topk=3"]
+        )
+    text = str(refused.value)
+    assert refused.value.code == "bad-config"
+    assert "Found 4 errors in the config" in text
+    assert "run.stepz: there is no such field (did you mean run.steps?)" in text
+    assert "objective.topk: there is no such field (did you mean objective.top_k?)" in text
+    assert "model.vision.depth" in text
+    assert "optim.lr: Input should be greater than 0" in text
+
+
+@pytest.mark.parametrize("setting", ["nonsense", "=3", "optim..lr=1", "optim.lr.x=1"])
+def test_settings_that_are_none_are_refused(setting: str) -> None:
+    with pytest.raises(SimCroPError, match="Found 1 error in the config"):
+        with_settings(config(), [setting])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run": {"batch_size": 8}}, "epochs or in steps"),
+        ({"run": {"steps": 10, "epochs": 1, "batch_size": 8}}, "epochs or in steps"),
+        ({"run": {"steps": 100, "batch_size": 9, "devices": 2}}, "multiple of 2"),
+        ({"run": {"steps": 100, "batch_size": 8, "strategy": "fsdp"}}, "two devices or more"),
+        ({"optim": {"warmup": 100}}, "does not end within a run of 100"),
+        ({"optim": {"warmup": 20, "horizon": 20}}, "does not end before the horizon"),
+        ({"optim": {"warmup": 1, "lr": 1e-4, "min_lr": 1e-3}}, "above lr"),
+        ({"data": {"phantoms": 8, "held_out": 8}}, "none is left to train on"),
+        ({"data": {"store": "a", "phantom_folder": "b"}}, "not made where a store is given"),
+        ({"model": {"preset": None}}, "one of the two"),
+        ({"model": {"preset": None, "folder": "m", "vision": {"depth": 3}}}, "trained as it is"),
+        ({"model": {"without": ["fusion"]}}, "both or neither"),
+        ({"model": {"without": ["presence"], "presence": {"sharpness": 3}}}, "changed and left"),
+        ({"optim": {"warmup": 1, "lr": float("nan")}}, "finite"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        config(**changes)
+
+
+def test_a_configuration_survives_json_and_imports_no_torch() -> None:
+    for name in RECIPES:
+        one = recipe(name)
+        assert run_config_from(json.loads(one.model_dump_json())) == one
+    code = "import sys, simcrop_training.listing; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- forms --------------------------------------------------------------------------------------
+
+
+def test_every_field_is_described_for_forms() -> None:
+    fields = {field["path"]: field for field in fields_of(recipe("smoke"))}
+    assert all(field["text"] for field in fields.values())
+    assert fields["run.steps"] == {
+        "path": "run.steps",
+        "type": "integer",
+        "text": "Length in optimiser steps; or give epochs.",
+        "default": 40,
+        "nullable": True,
+        "minimum": 1,
+    }
+    assert fields["optim.lr"]["type"] == "number"
+    assert fields["optim.lr"]["above"] == 0
+    assert fields["run.strategy"]["choices"] == ["auto", "ddp", "fsdp"]
+    assert fields["run.compile"]["type"] == "boolean"
+    assert fields["model.input_spec.shape"]["default"] == [48, 40, 32]
+    assert "mae" in fields["objective.kind"]["choices"]
+    # Every one of them can be set to what it is.
+    for path, field in fields.items():
+        if field["default"] is not None:
+            with_settings(recipe("smoke"), [f"{path}={_text(field)}"])
+
+
+def _text(field: dict[str, object]) -> str:
+    return json.dumps(field["default"]).strip('"')
+
+
+def test_every_part_and_preset_of_a_model_can_be_set() -> None:
+    own = set(ModelSource.model_fields) - {"preset", "folder", "text_encoder", "without"}
+    fixed = {"schema_version", "name", "segmentation", "provenance"}
+    assert own == set(ModelConfig.model_fields) - fixed
+    choices = next(f for f in fields_of(RunConfig) if f["path"] == "model.preset")["choices"]
+    assert set(choices) == set(PRESETS)
+
+
+# -- models and recipes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_text_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load each text encoder once: what is tested is what is built around it."""
+    monkeypatch.setattr(build, "text_config_for", lru_cache(build.text_config_for))
+
+
+@pytest.mark.usefixtures("one_text_encoder")
+def test_recipes_give_models_that_their_objectives_take() -> None:
+    small = [name for name in RECIPES if "simcrop" not in name and "paper" not in name]
+    assert len(small) > 15
+    for name in small:
+        one = recipe(name)
+        model = build.build_model(one.model, one.run.seed)
+        objective = make_objective(one.objective, model)
+        assert any(objective.trains(parameter) for parameter, _ in model.named_parameters()), name
+        assert model.training
+        assert describe(name)
+
+
+def test_changes_reach_the_model_and_parts_can_be_left_out() -> None:
+    source = ModelSource.model_validate(
+        {
+            "vision": {"depth": 2, "width": 48, "heads": 4},
+            "text": {"max_tokens": 32},
+            "similarity": "raw",
+            "without": ["fusion", "text_decoder"],
+        }
+    )
+    built = build.build_model(source, 3)
+    assert built.config.vision.depth == 2
+    assert built.config.vision.mlp_ratio == 4.0
+    assert built.config.similarity == "raw"
+    assert built.text_decoder is None
+    assert built.image_decoder is not None
+    assert built.text.window == 32
+
+
+def test_the_paper_recipe_is_the_paper() -> None:
+    one = recipe("simcrop-paper")
+    assert (one.run.epochs, one.run.batch_size) == (140, 48)
+    assert (one.optim.lr, one.optim.weight_decay) == (1.5e-4, 0.05)
+    assert (one.optim.beta1, one.optim.beta2, one.optim.warmup) == (0.9, 0.95, 40)
+    assert one.objective.kind == "simcrop"
+    assert (one.objective.top_k, one.objective.temperature) == (64, 0.07)
+    assert (one.objective.mask_ratio, one.objective.report_mask_ratio) == (0.75, 0.75)
+
+
+# -- schedule -----------------------------------------------------------------------------------
+
+
+def test_the_schedule_is_warm_up_then_half_a_cosine_then_flat() -> None:
+    schedule = Schedule(lr=1.0, min_lr=0.1, warmup=10, horizon=110, steps=200)
+    for step in range(1, 10):
+        assert schedule.at(step) == pytest.approx(step / 10)
+    for step in range(10, 110):
+        share = (step - 10) / 100
+        assert schedule.at(step) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
+    rates = [schedule.at(step) for step in range(10, 400)]
+    assert rates == sorted(rates, reverse=True)  # never rising again past its end
+    assert {schedule.at(step) for step in range(110, 400)} == {0.1}
+
+
+def test_epochs_become_steps() -> None:
+    one = config(optim={"warmup": 2, "horizon": 8}, run={"epochs": 10, "batch_size": 8})
+    schedule = Schedule.of(one, steps_per_epoch=12.5)
+    assert (schedule.warmup, schedule.horizon, schedule.steps) == (25, 100, 125)
+    assert Schedule.of(config(), steps_per_epoch=12.5).horizon == 100

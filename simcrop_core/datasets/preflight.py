@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simcrop_core.datasets.dataset import Dataset, DatasetSource, Fault
-from simcrop_core.device import Progress
+
+if TYPE_CHECKING:
+    from simcrop_core.device import Progress
 
 _THREADS = 16
 _SHOWN = 20

@@ -44,8 +44,8 @@ class ReportMasking(nn.Module):
 
 
 def readable(batch: StudyBatch) -> Tensor:
-    """``attend_BL``, the first place always among them: attention to nothing at all is NaN, and
-    a study without report must not spoil its batch."""
+    """``attend_BL``, the first place always among them: attention to nothing at all is NaN on
+    some devices, and a study without report must not spoil its batch."""
     attend_BL = batch.attend_BL.bool().clone()
     attend_BL[:, 0] = True
     return attend_BL

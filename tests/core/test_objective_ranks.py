@@ -30,9 +30,9 @@ OBJECTIVES = {
     "ct_clip": CtClipConfig(),
     "m3d_clip": M3dClipConfig(),
 }
-# Studies and lengths are dealt out unevenly: the first process has one sentence to contrast with,
-# and reports of another length than the second's.
-SENTENCES = (2, 1, 4, 4, 0, 3)
+# Dealt out unevenly: the first process has one report with sentences to contrast, the second has
+# three, and reports are of other lengths.
+SENTENCES = (2, 1, 0, 4, 2, 3)
 LENGTHS = (24, 32)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.findings_devices import draw_medical_material
 from simcrop_core.phantoms.findings_diffuse import (
     draw_bronchiectasis,
     draw_emphysema,
@@ -37,6 +38,7 @@ from simcrop_core.phantoms.plan import FindingPlan
 __all__ = ["draw_finding", "plan_findings"]
 
 DRAWN: dict[str, Callable[[Scene, FindingPlan], NDArray[np.bool_]]] = {
+    "Medical material": draw_medical_material,
     "Cardiomegaly": draw_cardiomegaly,
     "Hiatal hernia": draw_hiatal_hernia,
     "Pericardial effusion": draw_pericardial_effusion,

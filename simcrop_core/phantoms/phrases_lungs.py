@@ -15,21 +15,21 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "{in_place}[{nearby}|].",
         "There is a(n) [{kind} |{margin} |]nodule {in_place}, [measuring {size}|with a diameter of "
         "{size}].",
-        "{In_place}, a [nonspecific |]nodule {size} in [diameter|size] IS SEEN[{hedge_nodule}|].",
-        "A rounded [focus|density] of {size}, [consistent with|in keeping with] a [parenchymal|"
+        "{In_place}, a(n) [nonspecific |]nodule {size} in [diameter|size] IS SEEN[{hedge_nodule}|].",
+        "A rounded [focus|density] of {size}, [consistent with|in keeping with] a(n) [parenchymal|"
         "pulmonary] nodule, lies {in_place}.",
         "a(n) {margin}[, {kind}|] nodule, {size} at its widest, is [present|visible] {in_place}.",
         "{In_place} there is a(n) [{kind} |]nodule, the [long axis|diameter] of which "
         "[measures|is] {size}.",
         "One [{kind} |]pulmonary nodule IS SEEN {in_place} ({size}[{hedge_in}|]).",
-        "[Note is made of|Attention is drawn to] a nodular lesion {in_place} with a [maximum|"
+        "[Note is made of|Attention is drawn to] a nodular lesion {in_place} with a(n) [maximum|"
         "largest] diameter of {size}.",
         "a(n) {kind} nodule with [{margin}|visible] [borders|contours] IS SEEN {in_place} "
         "([diameter |]{size}).",
-        "A [{size} |]nodular density IS SEEN {in_place}[, and follow-up is recommended|].",
+        "a(n) [{size} |]nodular density IS SEEN {in_place}[, and follow-up is recommended|].",
         "a(n) [{margin} |]nodule {in_place} [is measured as|measures] {size}[{hedge_nodule}|].",
-        "The parenchyma contains a [{kind} |]nodular opacity {in_place}, about {size} across.",
-        "A [{kind} |]nodule with a diameter [of|reaching] {size} IS SEEN {in_place}[{nearby}|].",
+        "The parenchyma contains a(n) [{kind} |]nodular opacity {in_place}, about {size} across.",
+        "a(n) [{kind} |]nodule with a diameter [of|reaching] {size} IS SEEN {in_place}[{nearby}|].",
         "{In_place}, there is a nodular lesion [{size} in diameter|that measures {size}]"
         "[ with {margin} margins|].",
     ),
@@ -37,7 +37,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "lung-mass/present",
         "a(n) [{margin} |]mass [measuring|of] [approximately |]{size} IS SEEN {in_place}"
         "[{hedge_mass}|].",
-        "There is a(n) [{margin} |]mass lesion {in_place} with a [maximum|largest] diameter of "
+        "There is a(n) [{margin} |]mass lesion {in_place} with a(n) [maximum|largest] diameter of "
         "{size}[{nearby}|].",
         "{In_place}, a(n) [{margin} |]space-occupying lesion of {size} IS SEEN[{hedge_mass}|].",
         "The parenchyma {in_place} is replaced by a(n) {margin} tumor [{size} across|that measures "
@@ -84,7 +84,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "A(n) {pattern} ground-glass opacity [approximately {size} in size |]IS SEEN {in_place}.",
         "Opacities of ground glass [density|attenuation] [extend through|are visible in] {place}"
         "[, evaluated primarily in favor of an infectious process|].",
-        "The attenuation of {place} is [raised|increased] in a [{pattern} |]ground-glass manner.",
+        "The attenuation of {place} is [raised|increased] in a(n) [{pattern} |]ground-glass manner.",
         "[{Pattern} |]density increases in the form of ground glass ARE SEEN {in_place}.",
         "The lung parenchyma shows [{severity} |]ground-glass opacity {in_place}[{hedge_infection}"
         "|].",
@@ -181,7 +181,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "{in_place}.",
         "The parenchyma {in_place} shows [{severity} |]{kind} sequelae.",
         "[{Severity} |]fibrotic density increases[ of {kind} type|] ARE SEEN {in_place}.",
-        "Healed disease has left [{severity} |]{kind} strands {in_place}.",
+        "Healed disease shows as [{severity} |]{kind} strands {in_place}.",
         "Fibrotic sequela of {kind} form IS SEEN {in_place}[, without an active component|].",
     ),
     "Pleural effusion": templates(
@@ -224,12 +224,12 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "mosaic-attenuation/present",
         "[{Severity} |]mosaic attenuation is [visible|evident|identified] "
         "{in_place}[{hedge_mosaic}|].",
-        "There [is|was] a [{severity} |]mosaic pattern of attenuation {in_place}[{hedge_mosaic}|].",
-        "{Place} {has} a [{severity} |]mosaic pattern[ in attenuation|][{hedge_mosaic}|].",
+        "There [is|was] a(n) [{severity} |]mosaic pattern of attenuation {in_place}[{hedge_mosaic}|].",
+        "{Place} {has} a(n) [{severity} |]mosaic pattern[ in attenuation|][{hedge_mosaic}|].",
         "Patchwork of darker and brighter lung with sharp borders is present {in_place}.",
-        "The attenuation of {place} is [heterogeneous|inhomogeneous] in a [{severity} |]mosaic "
+        "The attenuation of {place} is [heterogeneous|inhomogeneous] in a(n) [{severity} |]mosaic "
         "manner.",
-        "In the lung parenchyma, a [{severity} |]mosaic perfusion pattern IS SEEN {in_place}.",
+        "In the lung parenchyma, a(n) [{severity} |]mosaic perfusion pattern IS SEEN {in_place}.",
         "Aeration of {place} is uneven, [forming|with] a mosaic attenuation pattern"
         "[{hedge_mosaic}|].",
         "Lobules of low attenuation alternate with normal ones {in_place}, [giving|as in] a mosaic "

@@ -76,7 +76,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
     ),
     "Hiatal hernia": templates(
         "hiatal-hernia/present",
-        "There is a [{severity} |]{kind} hiatal hernia[, {size} in size|].",
+        "There is a(n) [{severity} |]{kind} hiatal hernia[, {size} in size|].",
         "a(n) [{severity} |]hiatal hernia[ of {kind} type|] IS SEEN at the esophagogastric "
         "junction.",
         "[{Severity} |]hiatal herniation [of {kind} type |]IS SEEN at the distal esophagus.",
@@ -131,7 +131,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
 DEVICES: dict[str, tuple[Template, ...]] = {
     "pacemaker": templates(
         "pacemaker/present",
-        "A [cardiac |]pacemaker IS SEEN {on_side}[, with {leads} in the heart|].",
+        "a(n) [cardiac |]pacemaker IS SEEN {on_side}[, with {leads} in the heart|].",
         "There is a pacemaker generator in the {side} chest wall[ with {leads}|].",
         "{On_side}, a pacemaker battery with [electrodes|leads] reaching the heart IS SEEN.",
         "A pulse generator lies under the skin of the {side} chest[, its {leads} in the heart|].",
@@ -139,7 +139,7 @@ DEVICES: dict[str, tuple[Template, ...]] = {
         "The {side} anterior chest wall contains a pacemaker[ ({leads})|].",
         "A cardiac pacing device with [electrodes|{leads}] in the heart is [noted|present] "
         "{on_side}.",
-        "A {side} pectoral pacing system is in place.",
+        "a(n) {side} pectoral pacing system is in place.",
     ),
     "port catheter": templates(
         "port/present",
@@ -152,7 +152,7 @@ DEVICES: dict[str, tuple[Template, ...]] = {
         "The {side} chest wall contains a port, the catheter of which reaches the superior vena "
         "cava.",
         "Port catheter material IS SEEN in the {side} pectoral region.",
-        "A {side}-sided port with its line in the superior vena cava is [noted|present].",
+        "a(n) {side}-sided port with its line in the superior vena cava is [noted|present].",
         "An implanted access port with its line is visible {on_side}.",
     ),
     "central venous catheter": templates(
@@ -160,13 +160,13 @@ DEVICES: dict[str, tuple[Template, ...]] = {
         "A central venous catheter [placed|inserted] from the {side} IS SEEN, [its tip|ending] "
         "in the "
         "superior vena cava.",
-        "There is a {side} central venous catheter that ends in the superior vena cava.",
+        "There is a(n) {side} central venous catheter that ends in the superior vena cava.",
         "{On_side}, a central line running to the superior vena cava IS SEEN.",
         "A venous line introduced from the {side} side runs into the superior vena cava.",
         "A catheter extending from the {side} side of the neck to the superior vena cava IS SEEN.",
         "Central venous catheter IS SEEN, {side}-sided, with its tip in the vena cava.",
         "The superior vena cava holds a catheter [that was |]inserted from the {side}.",
-        "A {side} venous access line with a central tip is in place.",
+        "a(n) {side} venous access line with a central tip is in place.",
     ),
     "pleural drain": templates(
         "pleural-drain/present",
@@ -174,7 +174,7 @@ DEVICES: dict[str, tuple[Template, ...]] = {
         "There is a drainage catheter in {pleural_space}.",
         "{On_side}, a thoracic drain ending in the pleural space IS SEEN.",
         "A drain has been passed between the ribs into {pleural_space}.",
-        "A [pleural drainage|thorax] tube IS SEEN {on_side}.",
+        "a(n) [pleural drainage|thorax] tube IS SEEN {on_side}.",
         "A catheter placed through the chest wall IS SEEN within {pleural_space}.",
         "{Hemithorax} contains a pleural drainage catheter.",
         "A tube thoracostomy is in place {on_side}.",
@@ -259,8 +259,8 @@ DEVICES: dict[str, tuple[Template, ...]] = {
     "device": templates(
         "device/present",
         "[Foreign|Medical] material ({device}) IS SEEN.",
-        "There is medical material in the form of a {device}.",
-        "A {device} IS SEEN.",
-        "A {device} is in place.",
+        "There is medical material in the form of a(n) {device}.",
+        "a(n) {device} IS SEEN.",
+        "a(n) {device} is in place.",
     ),
 }

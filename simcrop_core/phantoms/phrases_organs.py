@@ -86,7 +86,7 @@ ORGANS: dict[str, tuple[Template, ...]] = {
         "No pathological wall thickness increase IS SEEN in the [thoracic |]esophagus.",
         "The esophageal wall is thin throughout.",
         "The wall of the esophagus is not thickened[ within the sections|].",
-        "The thoracic esophagus has a [natural|normal] wall thickness.",
+        "The thoracic esophagus has a(n) [natural|normal] wall thickness.",
         "Wall thickness and caliber of the esophagus are [normal|natural].",
         "The gullet shows no mass.",
     ),

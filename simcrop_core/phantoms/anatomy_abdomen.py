@@ -32,7 +32,7 @@ Rows = Callable[[slice], Volume]
 def paint_abdomen(canvas: Canvas, cage: Cage, hu: dict[str, float], diaphragm: Rows) -> None:
     """Paint the organs under the diaphragm."""
     rng = np.random.default_rng([cage.patient.seed, 12])
-    rise = sum(cage.dome) / 2 + 104  # the organs move with the diaphragm
+    rise = sum(cage.dome) / 2 + 108  # the organs move with the diaphragm
     _bowel(canvas, rng, rise)
     _kidneys(canvas, rng, hu, rise)
     _pancreas(canvas, hu, rise)
@@ -76,12 +76,14 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     radius = 15 + 4 * np.sin(np.arange(len(points)) * 1.9 + rng.uniform(0, 6)) + rng.normal(0, 1)
     canvas.tube(points, radius, 42, LABELS["bowel"])
     level = rng.uniform(0, 12)
-    for box, distance in canvas.capsules(points, radius - 2.6):
-        x, y, z = canvas.at(box)
-        middle = float(np.interp(float(x.mean()), course[::-1, 0][2:], course[::-1, 1][2:]))
-        stool = -5 + 32 * grain(x, y, z, np.random.default_rng(int(level * 1e6)), 11)
-        content = np.where(y > middle + level, -940, stool).astype(np.float32)
-        canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
+    number = int(rng.integers(2**31))
+    for k in range(len(points) - 1):
+        for box, distance in canvas.capsules(points[k : k + 2], radius[k : k + 2] - 2.6):
+            x, y, z = canvas.at(box)
+            stool = -5 + 32 * grain(x, y, z, np.random.default_rng(number), 11)
+            surface = np.float32(points[k : k + 2, 1].mean() + level)
+            content = np.where(y > surface, -940, stool).astype(np.float32)
+            canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
     for _ in range(28):
         center = np.array(
             (rng.uniform(-90, 40), rng.uniform(-12, 68), rng.uniform(-330, -222) + rise)
@@ -106,7 +108,7 @@ def _organs(
     stomach = np.maximum(_stomach(cage, p, rise), under + 1)
     liver = np.maximum(_liver(p, under, rise, rng), 2.5 - stomach)
     spleen = ellipsoid(
-        *p, (-100, -38, -160 + 0.8 * rise), np.array((31, 50, 56)) * rng.uniform(0.84, 1.12),
+        *p, (-100, -38, -160 + 0.8 * rise), np.array((33, 54, 60)) * rng.uniform(0.84, 1.12),
         np.array([(0.86, -0.42, 0.28), (0.45, 0.89, 0), (-0.25, 0.13, 0.96)]),
     )  # fmt: skip
     spleen = smooth_intersection(np.maximum(spleen, 2 - stomach), under, 8)

@@ -135,7 +135,8 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
                 low, end = (s * 17, -d + 4, head), (s * (reach + 1), back + 3, head - 4)
                 parts.append((low, end, 3.6, 3.6, LABELS["ribs"]))
         for p, q, a, b, label in parts:
-            start, stop = np.array(p) + (bow, y, z), np.array(q) + (bow, y, z)
+            middle = np.array((bow, y, z))
+            start, stop = middle + p, middle + q
             box = canvas.box(start, stop, max(a, b))
             if box is not None:
                 distance = capsule(*canvas.at(box), start, stop, a, b)

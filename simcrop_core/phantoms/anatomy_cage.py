@@ -76,7 +76,7 @@ class Cage:
         breath = 1 - patient.inspiration
         self.power = float(rng.uniform(2.25, 2.75))
         self.depth = float(rng.normal(1, 0.05)) * (1 - 0.06 * breath)
-        table[:, 1] *= rng.normal(1, 0.03) * (1 - 0.02 * breath)
+        table[:, 1] *= rng.normal(1.035, 0.03) * (1 - 0.02 * breath)
         # A barrel chest is deep in front; flat ones are shallow.
         table[:, 2] = table[:, 2] * np.where(table[:, 2] > 0, self.depth, 1)
         table[:, 2] += np.interp(
@@ -85,7 +85,7 @@ class Cage:
         table[:, 3] += spine_bow(patient, table[:, 0])[1] * 0.8
         self.table = table
         rise = 34 * breath
-        self.dome = (-97 + rise + patient.dome_mm[0], -111 + rise + patient.dome_mm[1])
+        self.dome = (-102 + rise + patient.dome_mm[0], -115 + rise + patient.dome_mm[1])
         self.waist = float(rng.normal(0, 5) - 4 * (patient.muscle - 1))
         self.fat_mm = patient.fat_mm
         self.phases = rng.uniform(0, 2 * np.pi, 8).astype(np.float32)

@@ -57,7 +57,7 @@ class Canvas:
         self.slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
 
     def box(self, low: Sequence[float], high: Sequence[float], margin: float = 0.0) -> Box | None:
-        """Slices (z, y, x) that hold a box in patient coordinates; None where it is off the grid."""
+        """Slices (z, y, x) that hold a box in patient coordinates, or None: off the grid."""
         ends = []
         for k, (p, q) in enumerate(zip(low, high, strict=True)):
             reach, scale = margin + self.width, self.frame.scale[k]

@@ -33,7 +33,7 @@ class HeartShape:
     """The heart of one person; distances in standard millimetres."""
 
     def __init__(self, patient: PatientPlan, enlargement: float) -> None:
-        self.scale = 1.06 * patient.heart_scale * enlargement
+        self.scale = patient.heart_scale * enlargement
         turn = np.radians(patient.heart_turn_deg)
         c, s = np.cos(turn), np.sin(turn)
         # Turns in the frontal plane about the base: an upright heart hangs in the midline.
@@ -87,7 +87,7 @@ class HeartShape:
         trunk = capsule(*p, (-14, 40, -52), (-17, 35, -34), 15, 15)
         sac = smooth_union(smooth_union(sac, root, 14), trunk, 14)
         out["myocardium"] = muscle
-        out["pericardium"] = sac - np.float32(1.0 + 1.9 * self.fat)
+        out["pericardium"] = sac - np.float32(1.0 + 1.6 * self.fat)
         return {name: np.asarray(d * k, np.float32) for name, d in out.items()}
 
     def coronaries(self) -> dict[str, NDArray[np.float64]]:
@@ -101,7 +101,8 @@ class HeartShape:
                 (-28, 23, -47), (-40, 14, -48), (-50, 2, -55), (-48, -8, -66), (-36, -9, -80),
             ],
             "right coronary": [
-                (7, 24, -46), (20, 36, -50), (30, 40, -60), (34, 36, -76), (27, 24, -92), (4, 8, -98),
+                (7, 24, -46), (20, 36, -50), (30, 40, -60),
+                (34, 36, -76), (27, 24, -92), (4, 8, -98),
             ],
         }  # fmt: skip
         return {name: self.patient(np.array(points)) for name, points in rows.items()}

@@ -120,16 +120,19 @@ def _gas(canvas: Canvas, cage: Cage, gullet: Course) -> None:
     rng = np.random.default_rng([cage.patient.seed, 9])
     points, _ = gullet
     for _ in range(int(rng.integers(0, 4))):
-        start = int(rng.integers(2, len(points) - 18))
-        piece = points[start : start + int(rng.integers(3, 12))] + (rng.normal(0, 1), 1.5, 0)
+        start = int(rng.integers(2, len(points) - 14))
+        piece = points[start : start + int(rng.integers(3, 12))]
+        piece = piece + np.array((rng.normal(0, 1), 1.5, 0))
         canvas.tube(piece, np.full(len(piece), rng.uniform(1.2, 3.2)), -900, LABELS["oesophagus"])
 
 
 def _nodes(canvas: Canvas, cage: Cage) -> None:
     """Small normal lymph nodes and strands in the fat."""
     rng = np.random.default_rng([cage.patient.seed, 10])
-    places = [(12, -2, 12), (14, 4, 30), (-22, 2, 2), (6, -22, -14), (-12, 22, 6), (18, 2, 45),
-              (96, 10, 40), (-98, 12, 38), (102, 2, 30), (-100, 4, 26), (0, 45, 12), (-5, 48, 28)]  # fmt: skip
+    places = (
+        (12, -2, 12), (14, 4, 30), (-22, 2, 2), (6, -22, -14), (-12, 22, 6), (18, 2, 45),
+        (96, 10, 40), (-98, 12, 38), (102, 2, 30), (-100, 4, 26), (0, 45, 12), (-5, 48, 28),
+    )  # fmt: skip
     for place in places:
         center = np.array(place) + rng.normal(0, 3, 3)
         half = rng.uniform(1.5, 3.6) * np.array([1.0, rng.uniform(1, 1.8), 1.2])

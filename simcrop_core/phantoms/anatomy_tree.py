@@ -9,6 +9,7 @@ generation grow at once. Calibres fall with the number of points fed (Murray's l
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -332,7 +333,7 @@ def _splat(
     voxel = (points - start) / step
     limit = np.array([0, 1.0, 1.7, 2.6, 4.0, 30.0])
     found, shares = [], []
-    for low, high in zip(limit[:-1], limit[1:], strict=True):
+    for low, high in pairwise(limit):
         chosen = (radius > low) & (radius <= high)
         if not chosen.any():
             continue

@@ -146,6 +146,7 @@ def _blur_weights(sigma_voxels: float) -> tuple[float, float]:
     if sigma_voxels < 0.2:
         return 0.0, 0.0
     near, far = np.exp(-0.5 / sigma_voxels**2), np.exp(-2.0 / sigma_voxels**2)
+    far = far if far > 0.004 else 0.0
     total = 1 + 2 * near + 2 * far
     return float(near / total), float(far / total)
 
@@ -156,7 +157,7 @@ def _blurred(image: Volume, weights: tuple[float, float], axis: int) -> Volume:
         return image
     out = image * (1 - 2 * near - 2 * far)
     for step, weight in ((1, near), (2, far)):
-        if weight < 0.003:
+        if weight == 0:
             continue
         head, tail = [slice(None)] * 2, [slice(None)] * 2
         head[axis], tail[axis] = slice(step, None), slice(None, -step)

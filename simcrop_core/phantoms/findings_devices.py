@@ -64,9 +64,7 @@ def _in_body(scene: Scene, box: Box) -> Bool:
     return (label > 0) & (label != LABELS["couch"])
 
 
-def _hose(
-    scene: Scene, points: Points, radius: float, wall: float, hu: float, marker: float
-) -> Bool:
+def _hose(scene: Scene, points: Points, radius: float, wall: float, hu: float) -> Bool:
     """A tube with a wall, air in its lumen, and a radiopaque stripe along it."""
     whole = scene.empty()
     box = scene.box(points, radius + 4)
@@ -288,13 +286,15 @@ def _pleural_drain(scene: Scene, plan: FindingPlan, rng: np.random.Generator) ->
     wall = scene.pleura(plan.side)
     if not len(wall):
         return scene.empty()
-    stops = []
-    for x, y, z in targets:
-        aim = scene.world((sign * x, y, z))
-        stops.append(wall[int(np.argmin(np.linalg.norm(wall - aim, axis=1)))])
     end = 3 if rng.random() < 0.5 else 4
+    course = np.array(targets[:end]) * (sign, 1, 1)
+    stops = []
+    for aim in scene.world(smooth_line(course, 22.0)):
+        nearest = wall[int(np.argmin(np.linalg.norm(wall - aim, axis=1)))]
+        if not stops or np.linalg.norm(nearest - stops[-1]) > 8:
+            stops.append(nearest)
     skin = stops[0] + np.array([sign * 45.0, 8.0, -6.0])
-    line = smooth_line(np.stack([skin, *stops[:end]]), 5.0).astype(float)
+    line = smooth_line(np.stack([skin, *stops]), 5.0).astype(float)
     return _hose(scene, line, 2.6, 0.9, 350.0)
 
 

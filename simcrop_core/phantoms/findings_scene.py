@@ -261,11 +261,11 @@ class Scene:
         return np.asarray(self.lookup(self._healthy, self._scattered_N3) > 0)
 
     def pleura(self, side: str) -> NDArray[np.float64]:
-        """Points ``(N, 3)`` of a healthy lung within 7 mm of its surface."""
+        """Points ``(N, 3)`` of a healthy lung within 5 mm of its surface."""
         points = self._scattered_N3[self._scattered_in_lung_N]
         lobe = self.lookup(self._healthy, points)
         right = np.array([name.startswith("right") for name in LOBES])[lobe - 1]
-        return np.asarray(points[(right == (side == "right")) & (self.depth_at(points) < 7)])
+        return np.asarray(points[(right == (side == "right")) & (self.depth_at(points) < 5)])
 
     def place(
         self,

@@ -85,15 +85,14 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
             content = np.where(y > surface, -940, stool).astype(np.float32)
             canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
     for _ in range(28):
-        center = np.array(
-            (rng.uniform(-90, 40), rng.uniform(-12, 68), rng.uniform(-330, -222) + rise)
-        )
-        half = rng.uniform(9, 15, 3)
-        box = canvas.box(center - 18, center + 18)
-        if box is not None:
-            loop = ellipsoid(*canvas.at(box), center, half)
-            canvas.paint(box, loop, 45, LABELS["bowel"])
-            canvas.paint(box, loop + 2.5, rng.choice([18.0, 25.0, 32.0]), LABELS["bowel"])
+        x0, y0, z0 = rng.uniform((-90, -12, -330), (40, 68, -222))
+        center, half = np.array((x0, y0, z0 + rise)), rng.uniform(9, 15, 3)
+        inner = float(rng.choice([18.0, 25.0, 32.0]))
+        near = canvas.box(center - 18, center + 18)
+        if near is not None:
+            loop = ellipsoid(*canvas.at(near), center, half)
+            canvas.paint(near, loop, 45, LABELS["bowel"])
+            canvas.paint(near, loop + 2.5, inner, LABELS["bowel"])
 
 
 def _organs(
@@ -128,10 +127,10 @@ def _organs(
     part = np.nonzero(values["stomach"] < 1)
     if part[0].size:
         near = tuple(slice(int(k.min()), int(k.max()) + 1) for k in part)
-        inner = tuple(
+        z, y, x = (
             slice(b.start + n.start, b.start + n.stop) for b, n in zip(box, near, strict=True)
         )
-        _fill_stomach(canvas, cage, inner, values["stomach"][near])
+        _fill_stomach(canvas, cage, (z, y, x), values["stomach"][near])
 
 
 def _liver(

@@ -95,7 +95,7 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         canvas.paint(box, axial + np.float32(0.5), 88, disc)
         trabecula = marrow_hu + 26 * np.sin(u * 0.9 + z) * np.sin(v * 1.1) * np.sin(z * 1.3)
         core = coverage(body + np.float32(1.1), canvas.width)
-        plate = 430 + 160 * (np.abs(off) > high - 1.5)
+        plate = 360 + 130 * (np.abs(off) > high - 1.5)
         hu = plate + core * (trabecula - plate)
         canvas.blend(box, coverage(body, canvas.width), hu, LABELS["vertebrae"])
         # The canal, with its ring of pedicles (upper half of a vertebra) and laminae.
@@ -119,11 +119,14 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
     order = np.argsort(line[:, 2])
     bone = LABELS["vertebrae"]
     for name, z in VERTEBRAE.items():
-        bow = float(spine_bow(cage.patient, np.float64(z))[0])
+        bow = float(spine_bow(cage.patient, np.array(z))[0])
         y = float(np.interp(z, line[order, 2], line[order, 1]))
         d = float(np.interp(z, _BODY_Z, _BODY_D))
         thoracic, lumbar = name.startswith("T"), name.startswith("L")
         drop = 24 if thoracic and name not in ("T11", "T12") else 9
+        parts: list[
+            tuple[tuple[float, float, float], tuple[float, float, float], float, float, int]
+        ]
         parts = [((0, -d - 17, -3), (0, -d - 40, -3 - drop), 3.2, 3.0, bone)]
         reach = 33 - 1.2 * max(0, int(name[1:]) - 6) if thoracic else 36 if lumbar else 26
         for s in (1, -1):
@@ -194,10 +197,10 @@ def _shoulder(canvas: Canvas, cage: Cage, side: int, marrow_hu: float) -> None:
     shaft = [head * flip, (head + (elbow - head) * 0.16) * flip, elbow * flip]
     for box, distance in canvas.capsules(np.array(shaft), (15.0, 11.5, 11.0)):
         canvas.bone(box, distance, 1250, 30, 4.0, LABELS["humeri"])
-    box = canvas.box(head * flip, head * flip, 26)
-    if box is not None:
-        ball = ellipsoid(*canvas.at(box), head * flip, (22.5, 22.5, 22.5))
-        canvas.bone(box, ball, 620, marrow_hu * 1.1, 1.4, LABELS["humeri"])
+    near = canvas.box(head * flip, head * flip, 26)
+    if near is not None:
+        ball = ellipsoid(*canvas.at(near), head * flip, (22.5, 22.5, 22.5))
+        canvas.bone(near, ball, 620, marrow_hu * 1.1, 1.4, LABELS["humeri"])
 
 
 def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) -> None:

@@ -10,6 +10,9 @@ behind, the right 1 to 2 cm higher.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +21,7 @@ from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import capsule, ellipsoid, smooth_intersection, smooth_union
 
 Volume = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
 
 #: Inside of the cage by height: half width; front; back (at the lungs' deepest).
 _CAGE = np.array(
@@ -95,7 +99,7 @@ class Cage:
 
     # -- the cage and what lies on it ------------------------------------------------------------
 
-    def outline(self, z: Volume) -> tuple[Volume, Volume, Volume]:
+    def outline(self, z: Volume | np.float32) -> tuple[Volume, Volume, Volume]:
         """Half width, middle and half depth of the cage at a height."""
         heights = self.table[:, 0]
         a, front, back = (
@@ -129,7 +133,7 @@ class Cage:
         """Distance to the outside of the muscles, arms left out."""
         m = self.patient.muscle
         phi = self.azimuth(x, y, z)
-        thick = np.float32(2.5 + 1.5 * m)
+        thick: Any = np.float32(2.5 + 1.5 * m)
         thick = thick + 13 * m * bump(phi, 22, 52, 24) * bump(z, -35, 32, 45)  # pectorals
         thick = thick + 9 * m * bump(phi, 98, 128, 26) * bump(z, -110, 10, 55)  # latissimus
         thick = thick + 27 * m * bump(phi, 122, 146, 22) * bump(z, -25, 50, 50)  # on the scapula
@@ -314,19 +318,19 @@ class Cage:
         return np.asarray(z - level, np.float32)
 
 
-def _column_y(course: Course) -> tuple[NDArray, NDArray]:
+def _column_y(course: Course) -> tuple[FloatArray, FloatArray]:
     points = course[0]
     order = np.argsort(points[:, 2])
     return points[order, 2], points[order, 1]
 
 
-def _part(course: Course, *keep) -> Course:
+def _part(course: Course, *keep: Callable[[FloatArray], NDArray[np.bool_]]) -> Course:
     points, radius = course
     mask = np.logical_and.reduce([k(points) for k in keep])
     return points[mask], radius[mask]
 
 
-def _tilt(angle: float) -> NDArray:
+def _tilt(angle: float) -> FloatArray:
     """A turn about the long axis: what points to the front turns to the side."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([(c, s, 0), (-s, c, 0), (0, 0, 1)])

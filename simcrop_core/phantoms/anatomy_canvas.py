@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import ceil, floor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,9 @@ from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.shapes import capsule, coverage
 
 Volume = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 Box = tuple[slice, slice, slice]
+Corner = Sequence[float] | NDArray[np.float64]
 
 
 class Canvas:
@@ -56,7 +59,7 @@ class Canvas:
         #: How far the warp can push a point beside its place.
         self.slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
 
-    def box(self, low: Sequence[float], high: Sequence[float], margin: float = 0.0) -> Box | None:
+    def box(self, low: Corner, high: Corner, margin: float = 0.0) -> Box | None:
         """Slices (z, y, x) that hold a box in patient coordinates, or None: off the grid."""
         ends = []
         for k, (p, q) in enumerate(zip(low, high, strict=True)):
@@ -123,7 +126,7 @@ class Canvas:
             if box is not None:
                 yield box, capsule(*self.at(box), p, q, a, b)
 
-    def to_grid(self, array_zyx: NDArray) -> NDArray:
+    def to_grid(self, array_zyx: NDArray[T]) -> NDArray[T]:
         """A view of an array of the canvas in the grid's own order of axes."""
         order = [2 - w for w in self.grid.nearest_axes()[0]]
         return array_zyx.transpose(order)

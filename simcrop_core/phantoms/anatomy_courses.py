@@ -145,7 +145,9 @@ _ARTERIAL = ("aorta", "brachiocephalic artery", "right carotid", "left carotid")
 _TRUNK = ("pulmonary trunk",)
 
 
-def spine_bow(patient: PatientPlan, z: NDArray) -> tuple[NDArray, NDArray]:
+def spine_bow(
+    patient: PatientPlan, z: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """How far the spine lies beside (x) and behind (y) its standard course at a height."""
     phase = np.random.default_rng([patient.seed, 2]).uniform(-0.6, 0.6)
     side = patient.scoliosis_mm * np.sin((z + 60) / 62 + phase) * np.exp(-(((z + 70) / 150) ** 2))

@@ -59,10 +59,14 @@ class Frame:
             ],
             axis=1,
         )
-        slope = tuple(float(np.tan(np.radians(d))) for d in (patient.lean_deg, patient.pitch_deg))
+        lean, pitch = np.tan(np.radians((patient.lean_deg, patient.pitch_deg)))
         return cls(
-            patient.offset_mm, patient.scale, float(np.radians(patient.roll_deg)), slope, waves
-        )  # type: ignore[arg-type]
+            offset_mm=patient.offset_mm,
+            scale=patient.scale,
+            roll_rad=float(np.radians(patient.roll_deg)),
+            slope=(float(lean), float(pitch)),
+            waves_K6=waves,
+        )
 
     @property
     def mean_scale(self) -> float:
@@ -94,7 +98,9 @@ class Frame:
                 move_x = move_x + lift * np.sin(across * v + p1)
             else:
                 move_y = move_y + lift * np.sin(across * u + p1)
-        return (c / sx) * u, move_x / sx, (c / sy) * v, move_y / sy, w / sz
+        terms = ((c / sx) * u, move_x / sx, (c / sy) * v, move_y / sy, w / sz)
+        a, b, d, e, f = (np.asarray(term, np.float32) for term in terms)
+        return a, b, d, e, f
 
     def world(self, patient_N3: ArrayLike) -> FloatArray:
         """World millimetres of patient coordinates; the last axis holds x, y, z."""

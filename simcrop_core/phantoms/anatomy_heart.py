@@ -47,11 +47,11 @@ class HeartShape:
         """Coordinates of the standard heart."""
         r = (self.turn / self.scale).astype(np.float32)
         u, v, w = (a - np.float32(p) for a, p in zip((x, y, z), PIVOT, strict=True))
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             r[k, 0] * u + r[k, 1] * v + r[k, 2] * w + np.float32(PIVOT[k]) for k in range(3)
         )
 
-    def patient(self, points_N3: NDArray) -> NDArray:
+    def patient(self, points_N3: NDArray[np.float64]) -> NDArray[np.float64]:
         """Patient coordinates of points of the standard heart."""
         return (np.asarray(points_N3, float) - PIVOT) @ self.turn * self.scale + PIVOT
 

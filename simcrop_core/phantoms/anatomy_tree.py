@@ -231,15 +231,15 @@ def _tree(
     parent_N = np.where(top, first_L[grown.lobe_N], place[grown.parent_N])
     start = np.array([row[2] for row in rows])[first_L][grown.lobe_N] + 1
     table = np.array([row[:4] for row in rows])
-    lobe = grown.lobe_N[keep]
+    lobe_M = grown.lobe_N[keep]
     count = np.concatenate([[len(p) for p in points], np.full(keep.sum(), 3)])
     thick = 0.3 + 0.15 * calibre[keep] if wall else np.zeros(keep.sum())
     return Tree(
         points_P3=np.concatenate([*points, curves_N33[keep].reshape(-1, 3)]),
         radius_P=np.concatenate([*radius, widths_N3[keep].reshape(-1)]),
         first_B=np.concatenate([[0], np.cumsum(count)]),
-        lobe_B=np.concatenate([table[:, 0], lobe]),
-        side_B=np.concatenate([table[:, 1], np.where(lobe < 3, 1, -1)]),
+        lobe_B=np.concatenate([table[:, 0], lobe_M]),
+        side_B=np.concatenate([table[:, 1], np.where(lobe_M < 3, 1, -1)]),
         generation_B=np.concatenate([table[:, 2], (start + grown.level_N)[keep]]),
         parent_B=np.concatenate([table[:, 3], parent_N[keep]]),
         wall_B=np.concatenate([[row[4] for row in rows], thick]),

@@ -260,7 +260,7 @@ def plan_scanner(rng: np.random.Generator, patient: PatientPlan) -> ScannerPlan:
         z + (top + bottom) / 2,
     )
     square = rng.random() < 0.55
-    kernel: Kernel = ("soft", "standard", "standard", "sharp")[rng.integers(4)]  # type: ignore[assignment]
+    kernel: Kernel = ("soft", "standard", "standard", "sharp")[rng.integers(4)]
     noise = float(rng.lognormal(np.log({"soft": 11, "standard": 17, "sharp": 42}[kernel]), 0.4))
     orientation = str(rng.choice(["LPS", "LPS", "LPS", "RAS", "LAS", "RPS", "LPI"]))
     draw = rng.random()

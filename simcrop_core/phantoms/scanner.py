@@ -116,10 +116,10 @@ def scan(hu_XYZ: Volume, plan: PhantomPlan, grid: Grid) -> NDArray[np.int16]:
             continue
         image = values[k] * np.float32(weights[0])
         for step, weight in enumerate(weights[1:], 1):
-            pair = values[max(k - step, 0)] + values[min(k + step, last)]
-            image += pair * np.float32(weight)
-        for axis, weight in enumerate(blur):
-            image = _blurred(image, weight, axis)
+            both = values[max(k - step, 0)] + values[min(k + step, last)]
+            image += both * np.float32(weight)
+        for axis, pair in enumerate(blur):
+            image = _blurred(image, pair, axis)
         if scanner.hu_shift:
             image += (image + np.float32(1000)) * np.float32(scanner.hu_shift / 1000)
         image += noise.slice(image)
@@ -204,7 +204,7 @@ class _Noise:
         self.middle = (0.72 + 0.4 * np.exp(-around)).astype(np.float32)
         self.shape = shape
 
-    def _tile(self, spectrum: NDArray, shape: tuple[int, ...]) -> Volume:
+    def _tile(self, spectrum: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
         white = self.rng.standard_normal((_TILE, _TILE), np.float32)
         tile = fft.irfft2(fft.rfft2(white) * spectrum.astype(np.float32), s=white.shape)
         tile = (tile / tile.std()).astype(np.float32)

@@ -14,6 +14,7 @@ from scipy.interpolate import CubicSpline
 
 FloatArray = NDArray[np.float64]
 Volume = NDArray[np.float32]
+Numbers = Sequence[float] | FloatArray
 
 
 def coverage(distance: Volume, width_mm: float) -> Volume:
@@ -36,8 +37,8 @@ def ellipsoid(
     x: Volume,
     y: Volume,
     z: Volume,
-    center: Sequence[float],
-    half: Sequence[float],
+    center: Numbers,
+    half: Numbers,
     axes_33: ArrayLike | None = None,
 ) -> Volume:
     """Distance to an ellipsoid, exact on its surface to first order."""

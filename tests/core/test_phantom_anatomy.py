@@ -139,7 +139,7 @@ def test_levels_from_head_to_foot(chest: Anatomy) -> None:
         ("muscle", 35, 65),
         ("ribs", 150, 700),
         ("vertebrae", 90, 600),
-        ("intervertebral discs", 60, 120),
+        ("intervertebral discs", 60, 170),
         ("spinal canal", 5, 45),
         ("trachea", -1000, -900),
         ("right upper lobe", -930, -780),

@@ -230,11 +230,12 @@ class Cage:
         right, left = heights
         share = 1 / (1 + np.exp(-x / np.float32(9)))
         wave = 2.2 * np.sin(x / 21 + self.phases[2]) * np.sin(y / 24 + self.phases[3])
-        central = np.float32(min(self.dome) - 9)
+        # The heart rests on it: its lowest point lies 62 standard mm under its root.
+        central = np.float32(max(min(self.dome) - 9, -48 - 62 * self.enlargement + 5))
         height = right * share + left * (1 - share) + wave
         # The central tendon, on which the heart lies, joins the domes.
-        heart = np.exp(-(((x + 14) / 42) ** 2) - ((y - 24) / 38) ** 2)
-        return np.asarray(height + heart * np.clip(central - height, -12, 30), np.float32)
+        heart = np.minimum(1.35 * np.exp(-(((x + 18) / 46) ** 2) - ((y - 24) / 40) ** 2), 1)
+        return np.asarray(height + heart * np.clip(central - height, -12, 34), np.float32)
 
     def diaphragm(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the top of the diaphragm: positive above it."""

@@ -149,7 +149,7 @@ def prepare_study(source: StudySource, folder: str, settings: StoreSettings, key
             files.append(("structures", packed.structures))
         data = packed.record.to_bytes()
         for part, content in (*files, ("records", data)):
-            with whole_file(study_path(place, part, study.id)) as hidden:  # type: ignore[arg-type]
+            with whole_file(study_path(place, part, study.id)) as hidden:
                 hidden.write_bytes(content)
         return _Outcome(IndexRow.of(packed.record, Stored(len(data), checksum(data))))
     except SimCroPError as e:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,8 @@ class Loader:
         ):
             try:
                 while True:
-                    while len(waiting) < self.prefetch and (step := next(steps, None)):
-                        waiting.append((step, makers.submit(self._batch, step, unpackers)))
+                    for ahead in islice(steps, self.prefetch - len(waiting)):
+                        waiting.append((ahead, makers.submit(self._batch, ahead, unpackers)))
                     if not waiting:
                         return
                     step, future = waiting.popleft()
@@ -281,6 +282,8 @@ class Loader:
                     if e.code not in _MISSING:
                         raise
                     self.quarantine.add(index, epoch, self.rank, e)
+            if all(i in self.quarantine for i in self.indices):
+                raise self.quarantine.refusal("none is left to take their place")
             attempt += 1
             draw = seed_of(self.seed, epoch, wanted, "replacement", attempt)
             index = self.indices[draw % len(self.indices)]
@@ -325,13 +328,17 @@ class Quarantine:
                 self._append(index, epoch, rank, error)
             count = len(self._indices)
         if count > self.allowed:
-            raise SimCroPError(
-                f"{count} of the store's studies are damaged or missing, and at most "
-                f"{self.allowed} may be replaced; the last one: {error.problem}",
-                path=error.path,
-                code="too-many-damaged",
-                remedy="Run simcrop-train prepare with --verify on the store, and check the disk.",
-            )
+            raise self.refusal(f"at most {self.allowed} may be replaced", error)
+
+    def refusal(self, why: str, last: SimCroPError | None = None) -> SimCroPError:
+        """That the run cannot go on with what is left."""
+        known = "" if last is None else f"; the last one: {last.problem}"
+        return SimCroPError(
+            f"{len(self)} of the store's studies are damaged or missing, and {why}{known}",
+            path=self.store.folder if last is None else last.path,
+            code="too-many-damaged",
+            remedy="Run simcrop-train prepare with --verify on the store, and check the disk.",
+        )
 
     def _append(self, index: int, epoch: int, rank: int, error: SimCroPError) -> None:
         if self.path is None:

@@ -198,6 +198,12 @@ def test_more_than_one_in_a_thousand_stop_the_run(copy: Store) -> None:
     assert refused.value.code == "too-many-damaged"
 
 
+def test_the_last_study_cannot_be_replaced(copy: Store) -> None:
+    damage(copy, 4, "flipped")
+    with pytest.raises(SimCroPError, match="none is left"):
+        list(loader(copy, epochs=1, batch_size=1, indices=[4]))
+
+
 def test_processes_count_together(copy: Store) -> None:
     quarantine = copy.folder.parent / "quarantine.jsonl"
     order = loader(copy).order(0)

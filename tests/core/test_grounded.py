@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from made_studies import SPEC, batch_of, made, tiny
 from pydantic import TypeAdapter, ValidationError
@@ -60,6 +61,7 @@ def batch() -> StudyBatch:
 # -- truth --------------------------------------------------------------------------------------
 
 
+@hypothesis_settings(deadline=None)
 @given(
     labels=st.dictionaries(st.sampled_from(FINDINGS), st.integers(0, 1)),
     there=st.lists(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_ct import AFFINE, chest
 from pydantic import ValidationError
@@ -279,6 +279,7 @@ def test_similarity_with_all_options_in_double_precision() -> None:
     np.testing.assert_allclose(levels[1].detach().numpy(), finer, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(
     own=st.floats(-1, 1),
     finer=st.lists(st.floats(-1, 1), min_size=2, max_size=27),

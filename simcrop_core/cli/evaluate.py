@@ -1,0 +1,70 @@
+"""``simcrop evaluate grounding``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from simcrop_core.cli.terminal import answer, load, progress_bar
+from simcrop_core.errors import SimCroPError
+
+#: Phantoms from this seed on are never trained on.
+VALIDATION_SEED = 900_000
+
+
+def run_grounding(arguments: argparse.Namespace) -> int:
+    from simcrop_core.evaluate.cases import phantom_cases
+    from simcrop_core.evaluate.grounding import evaluate_grounding
+    from simcrop_core.evaluate.prior import Prior
+    from simcrop_core.outputs import whole_file
+
+    first, count, learnt = arguments.seed, arguments.phantoms, arguments.prior_phantoms
+    if first < learnt:
+        raise SimCroPError(
+            f"The prior is learnt from phantoms 0 to {learnt - 1}, which --seed {first} would "
+            "evaluate on.",
+            code="seen-phantoms",
+            remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
+        )
+    with progress_bar(arguments) as progress:
+        model = load(arguments)
+        _ = model.text  # refused before anything is rendered
+        spec = model.input_spec
+        prior = None
+        if learnt:
+            # At half the resolution, where patches allow: regions are all that is looked at.
+            patch = tuple(p // 2 if p % 2 == 0 else p for p in spec.patch_shape)
+            factor = [p // q for p, q in zip(spec.patch_shape, patch, strict=True)]
+            coarse = spec.model_copy(
+                update={
+                    "shape": tuple(n // f for n, f in zip(spec.shape, factor, strict=True)),
+                    "spacing_mm": tuple(
+                        s * f for s, f in zip(spec.spacing_mm, factor, strict=True)
+                    ),
+                    "patch_shape": patch,
+                }
+            )
+            prior = Prior()
+            cases = phantom_cases(range(learnt), coarse, workers=arguments.workers)
+            for number, case in enumerate(cases):
+                progress("learning the prior", number, learnt)
+                for said in case.said:
+                    if said.coverage_N is not None:
+                        prior.add(said)
+        result = evaluate_grounding(
+            model,
+            phantom_cases(range(first, first + count), spec, workers=arguments.workers),
+            prior,
+            total=count,
+            device=arguments.device,
+            precision=arguments.precision,
+            progress=progress,
+        )
+    facts = result.to_dict() | {"seed": first, "phantoms": count, "prior_phantoms": learnt}
+    if isinstance(arguments.json, str):
+        with whole_file(Path(arguments.json)) as hidden:
+            hidden.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", "utf-8")
+        arguments.json = False
+    answer(arguments, facts, result.lines())
+    return 0

@@ -31,6 +31,7 @@ from simcrop_core.phantoms.plan import FindingPlan
 Points = NDArray[np.float64]
 METAL_HU = 7000.0
 BARIUM_HU = 1400.0
+STRIPE_HU = 2600.0
 
 
 def draw_medical_material(scene: Scene, plan: FindingPlan) -> Bool:
@@ -80,7 +81,7 @@ def _hose(scene: Scene, points: Points, radius: float, wall: float, hu: float) -
     beside = np.cross(along, (0.3, 1.0, 0.2))
     beside /= np.maximum(np.linalg.norm(beside, axis=1, keepdims=True), 1e-6)
     whole[box.slices] = (surface <= 0.3 * box.voxel_mm) & inside
-    return whole | _wire(scene, points + beside * (radius - wall / 2), 0.7, BARIUM_HU)
+    return whole | _wire(scene, points + beside * (radius - wall / 2), 1.0, STRIPE_HU)
 
 
 def _line(scene: Scene, name: str, start: float = 0.0, end: float = 1.0, count: int = 6) -> Points:

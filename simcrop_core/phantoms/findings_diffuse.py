@@ -190,7 +190,8 @@ def _drawn_bronchi(
     box = scene.box_of(region, 2)
     if box is None:
         return scene.empty()
-    reach = wall_mm + 3.0
+    drawn = max(wall_mm, 0.6 * box.voxel_mm)
+    reach = drawn + box.voxel_mm
     lumen = np.full(box.shape, reach, np.float32)
     sides = ("left", "right") if plan.side == "both" else (plan.side,)
     for side in sides:
@@ -202,7 +203,7 @@ def _drawn_bronchi(
             if widen > 1:
                 # Dilated bronchi do not taper.
                 length = float(np.linalg.norm(branch.points_N3[-1] - branch.points_N3[0]))
-                points = smooth_line(branch.points_N3, 3.0)
+                points = smooth_line(branch.points_N3, 3.0 if kind == "varicose" else 5.0)
                 radii = np.full(len(points), max(widen * start, 1.9))
                 if kind == "varicose":
                     radii *= 1 + 0.3 * np.sin(np.arange(len(points)) * 1.6)
@@ -211,7 +212,6 @@ def _drawn_bronchi(
             else:
                 points, radii = branch.points_N3, np.maximum(branch.radius_N, 0.8)
             tube_distance(box, points, radii, reach, out=lumen)
-    drawn = max(wall_mm, 0.6 * box.voxel_mm)
     free = region[box.slices] & ~scene.solid[box.slices]
     hu = scene.hu[box.slices]
     outer = share(lumen - drawn, box.voxel_mm) * (0.5 + 0.5 * wall_mm / drawn) * free

@@ -147,7 +147,7 @@ def draw_consolidation(scene: Scene, plan: FindingPlan) -> Bool:
         lump = make_lump(rng, center, 2 * radius, lobulation=0.3, flattening=0.25)
         rough = 0.09 * radius + 0.8
         distance = lump.distance(box) + rough * (1 + texture(box, 5.0, rng))
-        part = share(distance, 2.0 * box.voxel_mm) * region[box.slices]
+        part = share(distance, 1.3 * box.voxel_mm) * region[box.slices]
     value = rng.uniform(22, 48) + 7 * texture(box, 5.0, rng) + (30 if scene.enhanced else 0)
     air = np.zeros(box.shape, np.float32)
     if plan.attributes.get("air bronchogram") == "yes":
@@ -163,8 +163,10 @@ def _bronchogram(scene: Scene, box: Box, plan: FindingPlan) -> Float:
     lobe = "left upper lobe" if plan.lobe == "lingula" else plan.lobe
     distance = np.full(box.shape, 4.0, np.float32)
     for branch in scene.anatomy.branches("airways", lobe=lobe):
-        tube_distance(box, branch.points_N3, np.maximum(branch.radius_N, 1.1), 4.0, out=distance)
-    part, _ = thin_share(distance, 1.3, box)
+        if branch.radius_N[0] > 0.8:  # finer ones are not seen
+            radii = np.maximum(branch.radius_N, 0.8)
+            tube_distance(box, branch.points_N3, radii, 4.0, out=distance)
+    part, _ = thin_share(distance, 1.1, box)
     return part
 
 

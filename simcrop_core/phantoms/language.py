@@ -7,7 +7,6 @@ varies as it does in CT-RATE.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -38,14 +37,21 @@ class Shown:
     plan
         The phantom, with those findings only that the scan shows; a finding of both lungs of
         which the scan shows one is a finding of that one.
-    shares
-        Structure -> how much of it lies in the scan, 0 to 1; one that is missing counts as 0.
-        Beside the structures: ``lungs``, ``heart``, ``hiatus``, ``axillae`` and each third of the
-        lungs (``"upper lobes"``, ``"middle lobes"``, ``"lower lobes"``).
+    heights_mm
+        From where to where the scan reaches along the body: millimetres of the standard chest
+        above the carina (see ``anatomy_frame``).
+    axillae
+        Whether the scan shows the axillae.
     """
 
     plan: PhantomPlan
-    shares: Mapping[str, float]
+    heights_mm: tuple[float, float]
+    axillae: bool
+
+    def holds(self, heights_mm: tuple[float, float]) -> bool:
+        """Whether the scan reaches at least from one height to another."""
+        low, high = self.heights_mm
+        return low <= heights_mm[0] and heights_mm[1] <= high
 
     @property
     def facts(self) -> Facts:
@@ -86,32 +92,36 @@ _NEGATED_ELSEWHERE = {"Pleural effusion": 0.55, "Lung nodule": 0.3, "Consolidati
 _NEGATED_ELSEWHERE_ELSE = 0.15
 _NEGATED_ONE_PLACE = 0.05  # of one side or lobe only, though it is nowhere
 
-# Organ: how often it is said to be normal, and what of which structures the scan must show.
-_ORGANS: dict[str, tuple[float, dict[str, float]]] = {
-    "airways": (0.95, {"trachea": 0.3, "lungs": 0.5}),
-    "heart": (0.8, {"heart": 0.9}),
-    "vessels": (0.6, {"aorta": 0.55, "pulmonary artery": 0.9}),
-    "aorta": (0.35, {"aorta": 0.8}),
-    "pulmonary arteries": (0.2, {"pulmonary artery": 0.9}),
-    "thyroid": (0.25, {"thyroid": 0.8}),
-    "esophagus": (0.6, {"oesophagus": 0.7}),
-    "mediastinum": (0.2, {"heart": 0.7, "trachea": 0.4}),
-    "lungs": (0.7, {"lungs": 0.8}),
-    "no mass": (0.4, {"lungs": 0.7}),
-    "pleura": (0.35, {"lungs": 0.7}),
-    "liver": (0.5, {"liver": 0.15}),
-    "spleen": (0.3, {"spleen": 0.4}),
-    "stomach": (0.1, {"stomach": 0.4}),
-    "kidneys": (0.3, {"kidneys": 0.1}),
-    "adrenal glands": (0.55, {"adrenal glands": 0.8}),
-    "upper abdomen": (0.55, {"liver": 0.2, "spleen": 0.3}),
-    "spine": (0.6, {"vertebrae": 0.3}),
-    "ribs": (0.2, {"ribs": 0.5}),
-    "sternum": (0.12, {"sternum": 0.8}),
-    "bones": (0.6, {"vertebrae": 0.3, "ribs": 0.3}),
-    "lung window": (0.35, {"lungs": 0.5}),
-    "no contrast": (0.35, {"heart": 0.5}),
-    "contrast": (0.2, {"heart": 0.5}),
+# Heights between which the scan must reach (mm of the standard chest above the carina) so that an
+# organ may be spoken of: its usual extent in many phantoms, or what of it makes it worth a word.
+_HEART, _AORTA, _LUNGS, _BASES = (-122, -5), (-130, 55), (-130, 60), (-165, 60)
+_ABDOMEN, _BONES = (-185, -90), (-100, 60)
+# Organ: how often it is said to be normal, and the heights.
+_ORGANS: dict[str, tuple[float, tuple[float, float]]] = {
+    "airways": (0.95, (-15, 40)),
+    "heart": (0.8, _HEART),
+    "vessels": (0.6, _AORTA),
+    "aorta": (0.35, _AORTA),
+    "pulmonary arteries": (0.2, (-55, 8)),
+    "thyroid": (0.25, (66, 122)),
+    "esophagus": (0.6, (-135, 60)),
+    "mediastinum": (0.2, (-122, 60)),
+    "lungs": (0.7, _LUNGS),
+    "no mass": (0.4, _LUNGS),
+    "pleura": (0.35, _LUNGS),
+    "liver": (0.5, (-155, -90)),
+    "spleen": (0.3, (-190, -120)),
+    "stomach": (0.1, (-200, -110)),
+    "kidneys": (0.3, (-205, -150)),
+    "adrenal glands": (0.55, (-205, -160)),
+    "upper abdomen": (0.55, _ABDOMEN),
+    "spine": (0.6, _BONES),
+    "ribs": (0.2, _BONES),
+    "sternum": (0.12, (-128, 47)),
+    "bones": (0.6, _BONES),
+    "lung window": (0.35, (-60, 20)),
+    "no contrast": (0.35, (-60, 20)),
+    "contrast": (0.2, (-60, 20)),
 }
 #: Which part of the phantom a statement about an organ speaks of: a name of ``truth_regions``.
 ORGAN_REGIONS: dict[str, str] = {
@@ -124,16 +134,22 @@ ORGAN_REGIONS: dict[str, str] = {
     "no contrast": "mediastinum",
     "contrast": "great vessels",
 }
-# What the scan must show for a finding to be said to be absent.
-_NEEDED: dict[str, dict[str, float]] = {
-    "Medical material": {"lungs": 0.9},
-    "Arterial wall calcification": {"aorta": 0.8},
-    "Cardiomegaly": {"heart": 0.9},
-    "Pericardial effusion": {"heart": 0.8},
-    "Coronary artery wall calcification": {"heart": 0.8},
-    "Hiatal hernia": {"hiatus": 1.0},
-    "Lymphadenopathy": {"heart": 0.6, "lungs": 0.7},
-    "Pleural effusion": {"lungs": 0.7},
+# The same for a finding to be said to be absent; of the others some lung is enough.
+_NEEDED: dict[str, tuple[float, float]] = {
+    "Medical material": (-150, 96),
+    "Arterial wall calcification": _AORTA,
+    "Cardiomegaly": _HEART,
+    "Pericardial effusion": _HEART,
+    "Coronary artery wall calcification": _HEART,
+    "Hiatal hernia": (-140, -105),
+    "Lymphadenopathy": (-60, 60),
+    "Pleural effusion": _BASES,
+}
+_SOME_LUNG = (-60, 20)
+_LEVELS: dict[str, tuple[float, float]] = {
+    "upper": (-45, 80),
+    "middle": (-125, -25),
+    "lower": (-160, 25),
 }
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "airways": ("airways", "endotracheal tube", "tracheostomy tube"),
@@ -187,7 +203,7 @@ def write_report(shown: Shown, wording: Wording = "auto") -> WrittenReport:
         rng,
         shown.facts,
         "mixed" if validation else "seen" if wording == "auto" else wording,
-        axillae=shown.shares.get("axillae", 0) > 0.8,
+        axillae=shown.axillae,
         aligned=abs(shown.plan.patient.scoliosis_mm) < 8,
     )
     writer = _Writer(shown, rng, speaker)
@@ -247,7 +263,7 @@ class _Writer:
     def _absent(self) -> list[tuple[str, float, SentenceFacts]]:
         items = []
         for name in FINDINGS:
-            if not self._shows(_NEEDED.get(name, {"lungs": 0.5})):
+            if not self.shown.holds(_NEEDED.get(name, _SOME_LUNG)):
                 continue
             for side, level in self._absent_places(name):
                 region = absent_region(name, side, level)
@@ -274,14 +290,14 @@ class _Writer:
     def _may_deny(self, name: str, side: Side, level: Level) -> bool:
         if name not in LUNG_FINDINGS and (name != "Pleural effusion" or level != "any"):
             return False
-        if level != "any" and self.shown.shares.get(f"{level} lobes", 0) < 0.7:
+        if level != "any" and not self.shown.holds(_LEVELS[level]):
             return False
         return self.say.is_absent(Meaning.of(name, side, level))
 
     def _organs(self) -> list[tuple[str, float, SentenceFacts]]:
         items = []
         for name, (share, needed) in _ORGANS.items():
-            if self.rng.random() < share * self.talkative and self._shows(needed):
+            if self.rng.random() < share * self.talkative and self.shown.holds(needed):
                 if not self._is_normal(name):
                     continue
                 place = -1.0 if name in ("lung window", "no contrast") else self.rng.uniform(0, 1)
@@ -310,9 +326,6 @@ class _Writer:
             "no contrast": plan.scanner.contrast == "none",
             "contrast": plan.scanner.contrast != "none",
         }.get(name, True)
-
-    def _shows(self, needed: Mapping[str, float]) -> bool:
-        return all(self.shown.shares.get(name, 0) >= least for name, least in needed.items())
 
 
 def finding_region(name: str, *numbers: int) -> str:

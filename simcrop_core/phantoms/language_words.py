@@ -156,6 +156,7 @@ def absent_slots(
     elif name == "Lymphadenopathy":
         where = ("in the mediastinum", "in the mediastinum or at the hila", "within the sections")
         if axillae:
+            slots["axillae"] = ""
             where += (
                 "in the mediastinal, hilar and axillary regions",
                 "in the chest or the axillae",

@@ -160,8 +160,8 @@ OWN: dict[str, tuple[Template, ...]] = {
     ),
     "Lymphadenopathy": templates(
         "lymphadenopathy/absent",
-        "[Mediastinal and hilar|Mediastinal, hilar and axillary] lymph nodes are not enlarged"
-        "{no_side}.",
+        "[Mediastinal and hilar|Mediastinal, hilar and axillary{axillae}] lymph nodes are not "
+        "enlarged{no_side}.",
         "No lymph node has reached pathological [size|dimensions] {where}.",
         "No LAP IS SEEN {where}.",
         "All visible lymph nodes are of normal short axis{no_side}.",

@@ -15,7 +15,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "{in_place}[{nearby}|].",
         "There is a(n) [{kind} |{margin} |]nodule {in_place}, [measuring {size}|with a diameter of "
         "{size}].",
-        "{In_place}, a(n) [nonspecific |]nodule {size} in [diameter|size] IS SEEN[{hedge_nodule}|].",
+        "{In_place}, a(n) [nonspecific |]nodule {size} in [diameter|size] IS "
+        "SEEN[{hedge_nodule}|].",
         "A rounded [focus|density] of {size}, [consistent with|in keeping with] a(n) [parenchymal|"
         "pulmonary] nodule, lies {in_place}.",
         "a(n) {margin}[, {kind}|] nodule, {size} at its widest, is [present|visible] {in_place}.",
@@ -84,7 +85,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "A(n) {pattern} ground-glass opacity [approximately {size} in size |]IS SEEN {in_place}.",
         "Opacities of ground glass [density|attenuation] [extend through|are visible in] {place}"
         "[, evaluated primarily in favor of an infectious process|].",
-        "The attenuation of {place} is [raised|increased] in a(n) [{pattern} |]ground-glass manner.",
+        "The attenuation of {place} is [raised|increased] in a(n) [{pattern} |]ground-glass "
+        "manner.",
         "[{Pattern} |]density increases in the form of ground glass ARE SEEN {in_place}.",
         "The lung parenchyma shows [{severity} |]ground-glass opacity {in_place}[{hedge_infection}"
         "|].",
@@ -224,7 +226,8 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "mosaic-attenuation/present",
         "[{Severity} |]mosaic attenuation is [visible|evident|identified] "
         "{in_place}[{hedge_mosaic}|].",
-        "There [is|was] a(n) [{severity} |]mosaic pattern of attenuation {in_place}[{hedge_mosaic}|].",
+        "There [is|was] a(n) [{severity} |]mosaic pattern of attenuation "
+        "{in_place}[{hedge_mosaic}|].",
         "{Place} {has} a(n) [{severity} |]mosaic pattern[ in attenuation|][{hedge_mosaic}|].",
         "Patchwork of darker and brighter lung with sharp borders is present {in_place}.",
         "The attenuation of {place} is [heterogeneous|inhomogeneous] in a(n) [{severity} |]mosaic "

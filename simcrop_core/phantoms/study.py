@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simcrop_core.geometry import Grid
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.phantoms.anatomy import LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.anatomy import STRUCTURES
 from simcrop_core.phantoms.anatomy_build import build_anatomy
+from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.findings import draw_finding
-from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM
 from simcrop_core.phantoms.language import Shown, finding_region, narrowed, write_report
 from simcrop_core.phantoms.language_sentences import Wording
 from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan, plan_phantom
-from simcrop_core.phantoms.render import Rendered, render
+from simcrop_core.phantoms.render import render
 from simcrop_core.phantoms.truth_regions import regions_of
 from simcrop_core.prepare import lung_center, placed_grid
 from simcrop_core.report import Report
 from simcrop_core.study import SentenceFacts, Study
 
-# The survey: a coarse look at the whole chest, to know what of it the scan holds.
+# A scan that reaches so far (patient's heights) shows all of the chest: nothing is cut off.
+_WHOLE_CHEST_MM = (-165.0, 96.0)
+# The axillae lie within so much of the midline.
+_AXILLA_MM = 150.0
+# Else a coarse look at the chest says which findings lie in the scan.
 _SURVEY_MM = 6.0
-_SURVEY_LOW, _SURVEY_HIGH = np.array([-230.0, -170.0, -330.0]), np.array([230.0, 170.0, 190.0])
+_SURVEY_LOW, _SURVEY_HIGH = np.array([-190.0, -150.0, -230.0]), np.array([190.0, 140.0, 130.0])
 # Less of a finding than this in the scan (ml) is a sliver that nobody would name.
 _SLIVER_ML: dict[str, float] = {
     "Pleural effusion": 4.0,
@@ -73,7 +77,7 @@ def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto")
         sentences=tuple(_placed(sentence, regions.keys()) for sentence in written.sentences),
         regions=regions,
         facts=shown.facts,
-        structures_XYZ=_structures(rendered),
+        structures_XYZ=rendered.structures_XYZ,
         structure_names=STRUCTURES,
     )
 
@@ -109,26 +113,36 @@ def finding_regions(plan: PhantomPlan) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def survey(seed: int) -> Shown:
-    """What the scan of a phantom shows: organs, and the findings that lie in it."""
+    """What the scan of a phantom shows: how far it reaches, and the findings that lie in it."""
     plan = plan_phantom(seed)
-    anatomy = build_anatomy(plan, _survey_grid(plan))
+    frame = Frame.of(plan.patient)
+    low, high = plan.scanner.grid.bounds_mm()
+    ends = frame.patient(np.zeros(2), np.zeros(2), np.array([low[2], high[2]]))[2]
+    heights_mm = float(ends[0]), float(ends[1])
+    sides = frame.world(np.array([[_AXILLA_MM, 0, 50.0], [-_AXILLA_MM, 0, 50.0]]))[:, 0]
+    wide = low[0] <= sides.min() and high[0] >= sides.max()
+    shown = Shown(plan, heights_mm, bool(wide and heights_mm[0] < 0 and heights_mm[1] > 95))
+    if plan.findings and not shown.holds(_WHOLE_CHEST_MM):
+        plan = replace(plan, findings=tuple(_findings_in_scan(plan)))
+    return replace(shown, plan=plan)
+
+
+def _findings_in_scan(plan: PhantomPlan) -> Iterator[FindingPlan]:
+    """The findings of which the scan shows more than a sliver, seen at a coarse look."""
+    anatomy = build_anatomy(plan, _coarse_grid(plan))
     voxel_ml = anatomy.grid.voxel_volume_mm3 / 1000
-    shares = _shares(anatomy)
-    findings: list[FindingPlan] = []
     for finding in plan.findings:
         mask = np.asarray(draw_finding(anatomy, finding))
-        least = _SLIVER_ML.get(finding.name, 0.0)
-        if not mask.any() or mask.sum() * voxel_ml < least:
+        if not mask.any() or mask.sum() * voxel_ml < _SLIVER_ML.get(finding.name, 0.0):
             continue
         if finding.side == "both":
             right = float((mask & anatomy.right_of_midline_XYZ).sum() / mask.sum())
             if not _SIDED_SLIVER <= right <= 1 - _SIDED_SLIVER:
                 finding = narrowed(finding, "right" if right > 0.5 else "left")
-        findings.append(finding)
-    return Shown(replace(plan, findings=tuple(findings)), shares)
+        yield finding
 
 
-def _survey_grid(plan: PhantomPlan) -> Grid:
+def _coarse_grid(plan: PhantomPlan) -> Grid:
     scale = np.asarray(plan.patient.scale)
     low = np.asarray(plan.patient.offset_mm) + _SURVEY_LOW * scale
     high = np.asarray(plan.patient.offset_mm) + _SURVEY_HIGH * scale
@@ -138,45 +152,6 @@ def _survey_grid(plan: PhantomPlan) -> Grid:
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
-def _shares(anatomy: Anatomy) -> dict[str, float]:
-    """How much of each structure lies in the scan."""
-    low, high = anatomy.plan.scanner.grid.bounds_mm()
-    inside = np.ones(anatomy.grid.shape, bool)
-    for world, line in enumerate((anatomy.x, anatomy.y, anatomy.z)):
-        inside &= (line >= low[world]) & (line <= high[world])
-    labels = anatomy.labels_XYZ
-    total = np.bincount(labels.ravel(), minlength=len(STRUCTURES) + 1)
-    within = np.bincount(labels[inside], minlength=len(STRUCTURES) + 1)
-    shares = {name: float(within[n] / total[n]) for n, name in enumerate(STRUCTURES, 1) if total[n]}
-
-    def share(mask: NDArray[np.bool_]) -> float:
-        return float((mask & inside).sum() / max(1, mask.sum()))
-
-    shares["lungs"] = share(anatomy.lobes_XYZ > 0)
-    shares["heart"] = share(anatomy.structure("heart"))
-    height = np.broadcast_to(anatomy.patient_coordinates()[2], anatomy.grid.shape)
-    left_upper = anatomy.lobe("left upper lobe")
-    lingula = left_upper & (height < LINGULA_TOP_MM)
-    for level in ("upper", "middle", "lower"):
-        mask = np.isin(anatomy.lobes_XYZ, [n for n, lobe in enumerate(LOBES, 1) if level in lobe])
-        mask = mask & ~lingula | lingula if level == "middle" else mask & ~lingula
-        shares[f"{level} lobes"] = share(mask)
-    hiatus = anatomy.landmarks["hiatus"]
-    shares["hiatus"] = float(((hiatus - 15 >= low) & (hiatus + 15 <= high)).all())
-    # The axillae: beside the chest, from the first ribs down to the carina.
-    top = anatomy.to_world(np.array([0.0, 0.0, 95.0]))[2]
-    sides = anatomy.to_world(np.array([[150.0, 0.0, 50.0], [-150.0, 0.0, 50.0]]))[:, 0]
-    shares["axillae"] = float(
-        high[2] >= top and low[2] < top - 100 and low[0] < sides.min() and high[0] > sides.max()
-    )
-    return shares
-
-
-def _structures(rendered: Rendered) -> NDArray[np.uint8]:
-    structures: NDArray[np.uint8] = rendered.structures_XYZ
-    return structures
-
-
-def _placed(sentence: SentenceFacts, regions: object) -> SentenceFacts:
+def _placed(sentence: SentenceFacts, regions: Collection[str]) -> SentenceFacts:
     """The sentence, without its region where the grid does not hold it."""
-    return sentence if sentence.region in regions else replace(sentence, region=None)  # type: ignore[operator]
+    return sentence if sentence.region in regions else replace(sentence, region=None)

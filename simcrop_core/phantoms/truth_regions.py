@@ -158,9 +158,11 @@ class _Atlas:
         if not boxes:
             # The coronary arteries are too thin for a coarse grid.
             return self.region("heart") if name == "coronary arteries" else self._nothing()
-        cut = tuple(
-            slice(min(b[a].start for b in boxes), max(b[a].stop for b in boxes)) for a in range(3)
+        i, j, k = (
+            slice(min(box[a].start for box in boxes), max(box[a].stop for box in boxes))
+            for a in range(3)
         )
+        cut = i, j, k
         lookup = np.zeros(256, bool)
         lookup[labels] = True
         mask = lookup[self.labels_XYZ[cut]]

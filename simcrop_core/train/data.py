@@ -47,6 +47,8 @@ class TrainingData:
         Validation batches of this process, the same each time; None where nothing is held out.
     spec, augmentation
         What is cut out of stored volumes, and how training samples are varied.
+    cells
+        Cells of a patch along each axis, for a model with the finer level; else None.
     """
 
     store: Store
@@ -54,14 +56,15 @@ class TrainingData:
     held_out: Loader | None
     spec: InputSpec
     augmentation: AugmentationConfig
+    cells: tuple[int, int, int] | None = None
 
     def batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
         """A training batch on the device."""
-        return to_batch(raw, device, self.spec, self.augmentation)
+        return to_batch(raw, device, self.spec, self.augmentation, self.cells)
 
     def held_out_batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
         """A validation batch: the middle of each volume, as it is."""
-        return to_batch(raw, device, self.spec, None)
+        return to_batch(raw, device, self.spec, None, self.cells)
 
     def one_by_one(self) -> Iterator[RawBatch]:
         """The held-out studies of all processes, one at a time."""
@@ -142,7 +145,7 @@ def open_data(
         The store is damaged or does not fit the model; too few studies.
     """
     store = open_store(store_folder, model.text.fingerprint)
-    store.settings.check_model(model.input_spec)
+    store.settings.check_model(model.input_spec, model.vision.cells)
     assert store.text is not None or not len(store)
     if store.text is not None and store.text.encoder.sentence_vector != model.text.sentence_vector:
         raise SimCroPError(
@@ -183,7 +186,14 @@ def open_data(
             shuffle=False,
             **common,
         )
-    return TrainingData(store, loader, held_out, model.input_spec, config.data.augmentation)
+    return TrainingData(
+        store,
+        loader,
+        held_out,
+        model.input_spec,
+        config.data.augmentation,
+        model.vision.cells,
+    )
 
 
 def _even_size(held: int, most: int, processes: int, store: Path) -> int:

@@ -109,7 +109,7 @@ class Frame:
         c, s = np.cos(self.roll_rad), np.sin(self.roll_rad)
         kx, ky = self.slope
         u, v = p[..., 0], p[..., 1]
-        for _ in range(6):  # the warp is gentle: fixed point, a tenth per round
+        for _ in range(5):  # the warp is gentle: fixed point, a tenth per round
             dx, dy = np.zeros_like(w), np.zeros_like(w)
             wx, wy = c * u - s * v + kx * w, s * u + c * v + ky * w
             for amplitude, axis, across, along, p1, p2 in self.waves_K6:

@@ -376,5 +376,5 @@ def _splat(
     where, share = np.concatenate(found), np.concatenate(shares)
     total = np.zeros(int(np.prod(canvas.shape)), np.float32)
     np.maximum.at(total, where, share)
-    where = np.flatnonzero(total)
+    # A voxel may be named several times, each time with the same share.
     return where, total[where]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_cage import Cage
-from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import RibTable
@@ -42,30 +42,23 @@ def paint_trunk(
     arm = lattice(cage.arm)
     skin = lattice(cage.skin, muscle, arm)
     diaphragm = lattice(cage.diaphragm)
-    sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
-    between = lattice(cage.mediastinum, sac)
     muscle = smooth_intersection(smooth_union(muscle, arm, 12), -lattice(cage.armpit), 8)
-    mottle = _mottle(canvas, cage)
     fields = {
         "skin": lattice.rows(skin),
         "muscle": lattice.rows(muscle),
         "inside": lattice.rows(inside),
-        "between": lattice.rows(between),
         "diaphragm": lattice.rows(diaphragm),
-        "oblique": lattice.rows(lattice(cage.oblique_fissure)),
-        "horizontal": lattice.rows(lattice(cage.horizontal_fissure)),
     }
+    chest = _Lungs(canvas, cage, heart, lung_hu)
     ribs = RibTable(canvas, cage)
-    lobes = np.zeros(canvas.shape, np.uint8)
     count = max(1, _SLAB_VOXELS // (canvas.shape[1] * canvas.shape[2]))
     for start in range(0, canvas.shape[0], count):
         part = slice(start, min(start + count, canvas.shape[0]))
         now = {name: rows(part) for name, rows in fields.items()}
-        now["lungs"] = cage.lungs(now["inside"], now["between"], now["diaphragm"])
         _paint_wall(canvas, part, now)
         ribs.paint(part, now["inside"])
-        _paint_lungs(canvas, part, now, lobes[part], lung_hu, mottle(part))
-    return lobes, fields["diaphragm"]
+        chest.paint(part, now["inside"], now["diaphragm"])
+    return chest.lobes, fields["diaphragm"]
 
 
 def _paint_wall(canvas: Canvas, part: slice, now: dict[str, Volume]) -> None:
@@ -74,14 +67,14 @@ def _paint_wall(canvas: Canvas, part: slice, now: dict[str, Volume]) -> None:
     hu, labels = canvas.hu[box], canvas.labels[box]
     share = coverage(skin, width)
     hu += share * np.float32(1025)
-    labels[share >= 0.5] = LABELS["skin"]
+    np.copyto(labels, np.uint8(LABELS["skin"]), where=share >= 0.5)
     for surface, value, name in (
         (skin + np.float32(1.7), -104.0, "subcutaneous fat"),
         (np.maximum(muscle, skin + np.float32(2.0)), 52.0, "muscle"),
     ):
         share = coverage(surface, width)
         hu += share * (np.float32(value) - hu)
-        labels[share >= 0.5] = LABELS[name]
+        np.copyto(labels, np.uint8(LABELS[name]), where=share >= 0.5)
     # Fat between the layers of muscle: over the ribs and halfway out.
     planes = sheet_coverage(inside - np.float32(11.5), 1.3, width)
     planes += sheet_coverage(inside - np.float32(25), 1.6, width)
@@ -91,45 +84,60 @@ def _paint_wall(canvas: Canvas, part: slice, now: dict[str, Volume]) -> None:
     share = coverage(inside, width)
     share *= skin < -3
     hu += share * (np.float32(-102) - hu)
-    fat = share >= 0.5
-    labels[fat & (now["diaphragm"] >= 0)] = LABELS["mediastinal fat"]
-    labels[fat & (now["diaphragm"] < 0)] = LABELS["abdominal fat"]
+    above = now["diaphragm"] >= 0
+    kind = np.where(above, LABELS["mediastinal fat"], LABELS["abdominal fat"]).astype(np.uint8)
+    np.copyto(labels, kind, where=share >= 0.5)
 
 
-def _paint_lungs(
-    canvas: Canvas,
-    part: slice,
-    now: dict[str, Volume],
-    lobes: NDArray[np.uint8],
-    lung_hu: float,
-    mottle: Volume,
-) -> None:
-    box = (part, slice(None), slice(None))
-    width, lungs = canvas.width, now["lungs"]
-    near = np.abs(now["diaphragm"] + 1.2)
-    cup = coverage(np.maximum(near - np.float32(1.6), now["inside"]), width)
-    hu, labels = canvas.hu[box], canvas.labels[box]
-    hu += cup * (np.float32(48) - hu)
-    labels[cup >= 0.5] = LABELS["diaphragm"]
-    share = coverage(lungs, width)
-    if not share.any():
-        return
-    x, y, _ = canvas.at(box)
-    air = np.float32(lung_hu) - np.float32(0.34) * y + mottle
-    oblique, horizontal = now["oblique"], now["horizontal"]
-    right = x > 0
-    line = sheet_coverage(oblique, 0.55, width)
-    line = np.maximum(line, sheet_coverage(horizontal, 0.55, width) * (right & (oblique > 0)))
-    air += line * np.float32(520)
-    # Next to a fissure the vessels are too small to be seen.
-    hu += share * (air - hu)
-    inner = share >= 0.5
-    upper = oblique > 0
-    number = np.where(
-        right, np.where(upper, np.where(horizontal > 0, 1, 2), 3), np.where(upper, 4, 5)
-    )
-    lobes[inner] = number[inner]
-    labels[inner] = (number[inner] + (LABELS[LOBES[0]] - 1)).astype(np.uint8)
+class _Lungs:
+    """Paints lungs and diaphragm within the cage."""
+
+    def __init__(self, canvas: Canvas, cage: Cage, heart: HeartShape, lung_hu: float) -> None:
+        self.canvas, self.cage, self.lung_hu = canvas, cage, np.float32(lung_hu)
+        self.lobes = np.zeros(canvas.shape, np.uint8)
+        self.box = canvas.box((-166, -130, -340), (166, 114, 108))
+        if self.box is None:
+            return
+        lattice = Lattice(canvas, self.box, _LATTICE_MM)
+        sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
+        self.between = lattice.rows(lattice(cage.mediastinum, sac))
+        self.oblique = lattice.rows(lattice(cage.oblique_fissure))
+        self.horizontal = lattice.rows(lattice(cage.horizontal_fissure))
+        self.mottle = _mottle(canvas, cage, self.box)
+
+    def paint(self, part: slice, inside: Volume, diaphragm: Volume) -> None:
+        """Paint some slices, given the distances to cage and diaphragm there."""
+        if self.box is None:
+            return
+        zs, ys, xs = self.box
+        low, high = max(part.start, zs.start), min(part.stop, zs.stop)
+        if low >= high:
+            return
+        canvas, width = self.canvas, self.canvas.width
+        box, rows = (slice(low, high), ys, xs), slice(low - zs.start, high - zs.start)
+        local = slice(low - part.start, high - part.start), ys, xs
+        inside, diaphragm = inside[local], diaphragm[local]
+        hu, labels = canvas.hu[box], canvas.labels[box]
+        cup = coverage(np.maximum(np.abs(diaphragm + 1.2) - np.float32(1.6), inside), width)
+        hu += cup * (np.float32(48) - hu)
+        np.copyto(labels, np.uint8(LABELS["diaphragm"]), where=cup >= 0.5)
+        share = coverage(self.cage.lungs(inside, self.between(rows), diaphragm), width)
+        if not share.any():
+            return
+        x, y, _ = canvas.at(box)
+        air = y * np.float32(-0.34) + self.mottle(rows)
+        air += self.lung_hu
+        oblique, horizontal = self.oblique(rows), self.horizontal(rows)
+        right, upper, top = x > 0, oblique > 0, horizontal > 0
+        line = sheet_coverage(horizontal, 0.55, width) * (right & upper)
+        np.maximum(line, sheet_coverage(oblique, 0.55, width), out=line)
+        air += line * np.float32(520)
+        hu += share * (air - hu)
+        inner = share >= 0.5
+        up = upper.view(np.uint8)
+        number = np.where(right, 3 - up * (1 + top.view(np.uint8)), 5 - up).astype(np.uint8)
+        np.copyto(self.lobes[box], number, where=inner)
+        np.copyto(labels, number + np.uint8(LABELS[LOBES[0]] - 1), where=inner)
 
 
 def paint_breasts(canvas: Canvas, cage: Cage) -> None:
@@ -151,11 +159,11 @@ def paint_breasts(canvas: Canvas, cage: Cage) -> None:
     canvas.blend(box, np.asarray(share * free, np.float32), 28, None)
 
 
-def _mottle(canvas: Canvas, cage: Cage) -> Rows:
+def _mottle(canvas: Canvas, cage: Cage, box: Box) -> Rows:
     """Slow changes of density (HU) within the lungs."""
     tile = np.random.default_rng([cage.patient.seed, 6]).normal(0, 11, (32, 32, 32))
     step = 11.0
-    lattice = Lattice(canvas, _WHOLE, step)
+    lattice = Lattice(canvas, box, step)
     numbers = [
         np.round((line - offset) / step).astype(int) % 32
         for line, offset in zip(lattice.lines, canvas.frame.offset_mm, strict=True)

@@ -63,7 +63,11 @@ def formats() -> list[Format]:
         Format("npy, np.load mapped", _write_npy, _read_npy, _crop_npy),
         Format("raw int16, mapped", _write_raw, _read_raw, _crop_raw),
         Format("safetensors", _write_safetensors, _read_safetensors, _crop_safetensors),
-        *(_zarr(*which) for which in (("zstd", 3), ("blosc-lz4", 5))),
+        *(
+            _zarr(codec, level, chunks)
+            for codec, level in (("zstd", 3), ("blosc-lz4", 5))
+            for chunks in ((64, 64, 32), (64, 256, 128))
+        ),
         _blosc2_array(),
         *(
             _blosc2(*which)
@@ -129,8 +133,8 @@ def _crop_safetensors(path: Path, crop: tuple[slice, ...]) -> np.ndarray:
         return np.asarray(file.get_slice("volume")[crop])
 
 
-def _zarr(codec: str, level: int) -> Format:
-    """Zarr 3: chunks of 64 x 64 x 32 in one shard."""
+def _zarr(codec: str, level: int, chunks: tuple[int, int, int]) -> Format:
+    """Zarr 3: a volume is one shard; small chunks for crops, or large ones for speed."""
     import zarr
 
     zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1})
@@ -145,7 +149,7 @@ def _zarr(codec: str, level: int) -> Format:
             path,
             shape=SHAPE,
             dtype="int16",
-            chunks=(64, 64, 32),
+            chunks=chunks,
             shards=SHAPE,
             compressors=compressor,
             overwrite=True,
@@ -158,7 +162,8 @@ def _zarr(codec: str, level: int) -> Format:
     def crop(path: Path, part: tuple[slice, ...]) -> np.ndarray:
         return np.asarray(zarr.open_array(path, mode="r")[part])
 
-    return Format(f"Zarr 3 sharded, {codec} {level}", write, read, crop)
+    size = "x".join(str(n) for n in chunks)
+    return Format(f"Zarr 3 sharded, {codec} {level}, chunks {size}", write, read, crop)
 
 
 def _blosc2_array() -> Format:

@@ -171,7 +171,7 @@ def _bronchi(scene: Scene, plan: FindingPlan, side: str) -> list[Branch]:
     lobe = "left upper lobe" if plan.lobe == "lingula" else plan.lobe
     chosen = []
     for branch in scene.anatomy.branches("airways", lobe=lobe, side=side):
-        if not branch.lobe or branch.generation < 3 or branch.radius_N[0] > 4.5:
+        if not branch.lobe or branch.generation < 3 or branch.radius_N[0] > 3.2:
             continue
         level = "any" if plan.lobe else plan.level
         named = level in ("any", *branch.lobe.split())
@@ -204,7 +204,7 @@ def _drawn_bronchi(
                 # Dilated bronchi do not taper.
                 length = float(np.linalg.norm(branch.points_N3[-1] - branch.points_N3[0]))
                 points = smooth_line(branch.points_N3, 3.0 if kind == "varicose" else 5.0)
-                radii = np.full(len(points), max(widen * start, 1.9))
+                radii = np.full(len(points), np.clip(widen * start, 1.9, 2.2 * widen))
                 if kind == "varicose":
                     radii *= 1 + 0.3 * np.sin(np.arange(len(points)) * 1.6)
                 if kind == "cystic" and length > 6:

@@ -120,11 +120,11 @@ def _spicules(
     for ray in directions(int(rng.integers(16, 30))):
         ray = ray + rng.normal(0, 0.25, 3)
         ray /= np.linalg.norm(ray)
-        length = rng.uniform(4, 6 + 0.35 * radius)
-        line = center + ray * np.array([[0.7 * radius], [radius + min(length, 12)]])
-        tube_distance(box, line, [1.4, 0.35], 4.0, out=distance)
-    part, _ = thin_share(distance, 0.9, box)
-    mix(scene.hu[box.slices], part * scene.aerated(box), 0.0)
+        length = rng.uniform(5, 8 + 0.35 * radius)
+        line = center + ray * np.array([[0.7 * radius], [radius + min(length, 14)]])
+        tube_distance(box, line, [2.0, 0.4], 4.0, out=distance)
+    part, _ = thin_share(distance, 1.2, box)
+    mix(scene.hu[box.slices], part * scene.aerated(box), 10.0)
 
 
 def draw_consolidation(scene: Scene, plan: FindingPlan) -> Bool:
@@ -138,16 +138,18 @@ def draw_consolidation(scene: Scene, plan: FindingPlan) -> Bool:
         part = (region[box.slices] & (texture(box, 9.0, rng) < 2.0)).astype(np.float32)
     else:
         radius = float(plan.size_mm or 30.0) / 2
-        center = scene.place(rng, region, radius, (0.35 * radius, 0.9 * radius))
-        if center is None:
+        center = scene.place(rng, region, 0.8 * radius, (0.25 * radius, 0.75 * radius))
+        box = None if center is None else scene.box(center, 1.1 * radius + 10)
+        if center is None or box is None:
             return scene.empty()
-        box = scene.box(center, 1.05 * radius + 3)
-        if box is None:
-            return scene.empty()
-        lump = make_lump(rng, center, 2 * radius, lobulation=0.3, flattening=0.25)
-        rough = 0.09 * radius + 0.8
-        distance = lump.distance(box) + rough * (1 + texture(box, 5.0, rng))
-        part = share(distance, 1.3 * box.voxel_mm) * region[box.slices]
+        inside = scene.territory(plan)[box.slices]
+        lump = make_lump(rng, center, 2 * radius, lobulation=0.35, flattening=0.35)
+        ragged = texture(box, 5.0, rng) + 0.6 * texture(box, 2.5, rng)
+        distance = lump.distance(box) + (0.1 * radius + 0.8) * (1 + ragged)
+        part = share(distance, 1.5 * box.voxel_mm) * inside
+        # Round it the air spaces are only partly filled.
+        halo = np.clip((8.0 - distance) * np.float32(1 / 9), 0, 1) * scene.aerated(box) * inside
+        tint(scene, box, halo, 260.0)
     value = rng.uniform(22, 48) + 7 * texture(box, 5.0, rng) + (30 if scene.enhanced else 0)
     air = np.zeros(box.shape, np.float32)
     if plan.attributes.get("air bronchogram") == "yes":
@@ -182,11 +184,12 @@ def draw_opacity(scene: Scene, plan: FindingPlan) -> Bool:
         if box is None:
             return whole
         spread = {"mild": 0.6, "moderate": 0.25, "severe": -0.25}[plan.severity]
-        weight = share(spread - texture(box, 16.0, rng) - 0.45 * texture(box, 5.0, rng), 0.7)
+        weight = share(spread - texture(box, 16.0, rng) - 0.45 * texture(box, 5.0, rng), 1.1)
         return _glass(scene, box, weight * region[box.slices], rise)
     count = plan.count if pattern == "patchy" else 1
     sides = ("left", "right") if plan.side == "both" else (plan.side,)
     regions = [region & scene.part_of_lungs(side) for side in sides]
+    spread = scene.territory(plan)
     for number in range(count):
         own = np.random.default_rng([plan.seed, number])
         here = regions[number % len(regions)]
@@ -199,7 +202,7 @@ def draw_opacity(scene: Scene, plan: FindingPlan) -> Bool:
             continue
         lump = make_lump(own, center, 2 * radius, lobulation=0.3, flattening=0.35)
         distance = lump.distance(box) + 0.08 * radius * (1 + texture(box, 4.0, own))
-        whole |= _glass(scene, box, share(distance, 4.0) * here[box.slices], rise)
+        whole |= _glass(scene, box, share(distance, 4.0) * spread[box.slices], rise)
     return whole
 
 
@@ -290,7 +293,8 @@ def _band(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
         line = smooth_line([start - inward * 2, bend, end], 4.0)
         tube_distance(box, line, np.linspace(2.4, 0.8, len(line)), 6.0, out=distance)
     part, _ = thin_share(distance, 1.4, box)
-    return _scar(scene, box, part * region[box.slices], 15 + 25 * texture(box, 3.0, rng))
+    inside = scene.territory(plan)[box.slices]
+    return _scar(scene, box, part * inside, 15 + 25 * texture(box, 3.0, rng))
 
 
 def _reticulation(scene: Scene, plan: FindingPlan, rng: np.random.Generator, side: str) -> Bool:

@@ -306,7 +306,8 @@ def _consolidation(draw: _Draw) -> list[FindingPlan]:
     plans = []
     for _ in range(1 + draw.chance(0.3)):
         lobe = draw.lobe((2, 2, 4, 2, 1, 4), fill=True)
-        extent = draw.pick(("patchy", "segmental", "lobar"), (0.35, 0.45, 0.2))
+        whole = 0.0 if lobe == "lingula" else 0.2
+        extent = draw.pick(("patchy", "segmental", "lobar"), (0.35, 0.45, whole))
         low, high = {"patchy": (20, 38), "segmental": (35, 70), "lobar": (0, 0)}[extent]
         plans.append(
             draw.finding(
@@ -327,7 +328,7 @@ def _nodules(draw: _Draw) -> list[FindingPlan]:
     tumour = "tumour" in draw.causes
     plans = []
     if tumour and draw.chance(0.4):
-        size = draw.between(31, 65)
+        size = draw.between(31, 58)
         margin = draw.pick(("spiculated", "lobulated"), (0.6, 0.4))
         plans.append(_nodule(draw, size, "solid", margin))
     if tumour and draw.chance(0.3):  # metastases
@@ -365,7 +366,8 @@ def _nodule(draw: _Draw, size: float, texture: str, margin: str) -> FindingPlan:
     kind = "mass" if size > 30 else "nodule"
     return draw.finding(
         "Lung nodule",
-        lobe=draw.lobe((4, 1.5, 3, 3, 1, 3)),
+        # A mass has no room in the small lobes.
+        lobe=draw.lobe((4, 1.5, 3, 3, 1, 3) if size < 25 else (4, 0, 3, 3, 0, 3)),
         size_mm=size,
         severity="mild" if size < 8 else "moderate" if size <= 30 else "severe",
         attributes={"texture": texture, "margin": margin, "location": place, "type": kind},

@@ -147,7 +147,7 @@ def _plate(scene: Scene, plan: FindingPlan, rng: np.random.Generator) -> Bool:
     outline = np.sqrt((u / (size / 2)) ** 2 + (v / (breadth / 2)) ** 2)
     taper = np.clip(1.25 - outline, 0.35, 1.0)
     sheet, touched = thin_sheet_share(w / taper, thick / 2, box)
-    inside = (outline < 1) & region[box.slices]
+    inside = (outline < 1) & scene.territory(plan)[box.slices]
     free = inside & (scene.lobes[box.slices] > 0) & ~scene.solid[box.slices]
     mix(scene.hu[box.slices], sheet * free, _airless(scene, box, rng))
     mask = touched & free

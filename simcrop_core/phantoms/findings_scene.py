@@ -215,6 +215,13 @@ class Scene:
         """The part of the lungs that a plan's side, level and lobe name, as far as it is seen."""
         return self.part_of_lungs(plan.side, plan.level, plan.lobe)
 
+    def territory(self, plan: FindingPlan) -> Bool:
+        """What a finding that begins in a plan's lobe may spread to: no fissure bounds the lingula,
+        so from there to the whole left upper lobe."""
+        if plan.lobe in ("lingula", "left upper lobe"):
+            return self.seen(self.lobes == LOBES.index("left upper lobe") + 1)
+        return self.lung(plan)
+
     def part_of_lungs(self, side: str = "both", level: str = "any", lobe: str = "") -> Bool:
         """Mask of a side, a level (upper, middle with the lingula, lower) or a lobe."""
         left_upper = LOBES.index("left upper lobe") + 1

@@ -108,7 +108,7 @@ def memory_told(run: RunSettings, spec: InputSpec) -> Iterator[None]:
 
 
 def _is_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _out_of_memory(run: RunSettings, spec: InputSpec, error: BaseException) -> SimCroPError:

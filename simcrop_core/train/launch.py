@@ -163,7 +163,7 @@ def _assemble(
         objective.load_state_dict(dict(state.objective))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(objective.trains(name))
-    module = TrainingModule(model, objective).train().to(fabric.device)
+    module = TrainingModule(model, objective, ranks).train().to(fabric.device)
     if config.run.compile:
         compile_blocks(module)
     wrapped = fabric.setup_module(module)

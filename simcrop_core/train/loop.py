@@ -167,7 +167,7 @@ class Training:
         for number, part in enumerate(parts, start=1):
             waits = self.ranks.world_size > 1 and number < len(parts)
             with self.fabric.no_backward_sync(self.wrapped, enabled=waits):
-                total, terms = self.wrapped(fields_of_batch(part), self.ranks)
+                total, terms = self.wrapped(fields_of_batch(part))
                 self.fabric.backward(total / len(parts))
             names = list(terms)
             rows.append(torch.stack([total.detach(), *terms.values()]).float())

@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 class TrainingModule(nn.Module):
     """What is trained: a model and its objective.
 
-    ``forward(fields, ranks)`` takes the fields of a :class:`StudyBatch` by name (wrappers do not
-    look into frozen dataclasses) and gives the total loss and the named terms, the latter
-    detached: only the total is for gradients.
+    ``forward`` takes the fields of a :class:`StudyBatch` by name (wrappers do not look into frozen
+    dataclasses) and gives the total loss and the named terms, the latter detached: only the total
+    is for gradients.
     """
 
-    def __init__(self, model: SimCroP, objective: Objective) -> None:
+    def __init__(self, model: SimCroP, objective: Objective, ranks: Ranks) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.ranks = ranks
 
-    def forward(self, batch: dict[str, Any], ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = self.objective(self.model, StudyBatch(**batch), ranks)
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = self.objective(self.model, StudyBatch(**batch), self.ranks)
         return losses.total, {name: term.detach() for name, term in losses.terms.items()}
 
 
@@ -72,7 +73,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> nn.Module:
         cast_forward_inputs=False,
     )
     for block in transformer_blocks(module):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        # A block that is not trained may not be used either, and FSDP2 waits for those it shards.
+        if any(p.requires_grad for p in block.parameters()):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
     scalars = {p for p in module.parameters() if p.ndim == 0}
     fully_shard(module, mesh=mesh, ignored_params=scalars)
     return module

@@ -18,11 +18,14 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.train.devices import SUPERVISED
 
 _POLL_S = 0.05
-_GRACE_S = 10.0
 
 
 def supervise(
-    command: Sequence[str], processes: int, *, stopping: Callable[[], bool] = lambda: False
+    command: Sequence[str],
+    processes: int,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    grace_s: float = 10.0,
 ) -> int:
     """Run a command in several processes and wait for all.
 
@@ -34,6 +37,9 @@ def supervise(
         How many.
     stopping
         Asked often; once it is true, the processes are asked to stop (SIGTERM) and waited for.
+
+    grace_s
+        How long the others have to end by themselves once one ended badly.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def supervise(
             codes = [process.poll() for process in running]
             bad = [rank for rank, code in enumerate(codes) if code not in (None, 0)]
             if bad:
-                return _end_badly(running, codes)
+                return _end_badly(running, codes, grace_s)
             if all(code == 0 for code in codes):
                 return 0
             if not asked and stopping():
@@ -87,9 +93,11 @@ def _start(command: Sequence[str], processes: int) -> list[subprocess.Popen[byte
     ]
 
 
-def _end_badly(running: Sequence[subprocess.Popen[bytes]], codes: Sequence[int | None]) -> int:
+def _end_badly(
+    running: Sequence[subprocess.Popen[bytes]], codes: Sequence[int | None], grace_s: float
+) -> int:
     # Who loses a partner ends soon after it: a moment tells who was first in trouble.
-    end = time.monotonic() + _GRACE_S
+    end = time.monotonic() + grace_s
     codes = list(codes)
     while None in codes and time.monotonic() < end:
         time.sleep(_POLL_S)

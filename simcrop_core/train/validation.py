@@ -60,7 +60,7 @@ class Validation:
             for raw in data.held_out:
                 batch = data.held_out_batch(raw, training.fabric.device)
                 with torch.no_grad():
-                    total, terms = training.wrapped(fields_of_batch(batch), training.ranks)
+                    total, terms = training.wrapped(fields_of_batch(batch))
                 names = ["loss", *terms]
                 figures = torch.stack([total, *terms.values()]).float()
                 figures = training.ranks_mean(figures)

@@ -17,7 +17,7 @@ def smoke() -> RunConfig:
     """Forty steps on phantoms within a minute of two CPU cores: does everything work here?"""
     return RunConfig(
         name="smoke",
-        data=DataConfig(phantoms=24, held_out=4, workers=2),
+        data=DataConfig(phantoms=16, held_out=4, workers=2),
         model=ModelSource.model_validate(
             {
                 "preset": "starter",
@@ -26,6 +26,7 @@ def smoke() -> RunConfig:
                     "spacing_mm": (8.0, 8.0, 10.0),
                     "patch_shape": (8, 8, 4),
                 },
+                "text": {"max_tokens": 96},
                 "vision": {"depth": 2, "width": 96, "heads": 4},
                 "image_decoder": {"depth": 1, "width": 48, "heads": 4},
                 "fusion": {"heads": 4},

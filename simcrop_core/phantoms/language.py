@@ -12,6 +12,7 @@ from itertools import count
 
 import numpy as np
 
+from simcrop_core.phantoms.language_heights import LEVEL_HEIGHTS, ORGAN_HEIGHTS, absent_heights
 from simcrop_core.phantoms.language_sentences import (
     VALIDATION_SEED,
     Speaker,
@@ -35,8 +36,7 @@ class Shown:
     Attributes
     ----------
     plan
-        The phantom, with those findings only that the scan shows; a finding of both lungs of
-        which the scan shows one is a finding of that one.
+        The phantom, with those findings only that the scan shows.
     heights_mm
         From where to where the scan reaches along the body: millimetres of the standard chest
         above the carina (see ``anatomy_frame``).
@@ -92,36 +92,32 @@ _NEGATED_ELSEWHERE = {"Pleural effusion": 0.55, "Lung nodule": 0.3, "Consolidati
 _NEGATED_ELSEWHERE_ELSE = 0.15
 _NEGATED_ONE_PLACE = 0.05  # of one side or lobe only, though it is nowhere
 
-# Heights between which the scan must reach (mm of the standard chest above the carina) so that an
-# organ may be spoken of: its usual extent in many phantoms, or what of it makes it worth a word.
-_HEART, _AORTA, _LUNGS, _BASES = (-122, -5), (-130, 55), (-130, 60), (-165, 60)
-_ABDOMEN, _BONES = (-185, -90), (-100, 60)
-# Organ: how often it is said to be normal, and the heights.
-_ORGANS: dict[str, tuple[float, tuple[float, float]]] = {
-    "airways": (0.95, (-15, 40)),
-    "heart": (0.8, _HEART),
-    "vessels": (0.6, _AORTA),
-    "aorta": (0.35, _AORTA),
-    "pulmonary arteries": (0.2, (-55, 8)),
-    "thyroid": (0.25, (66, 122)),
-    "esophagus": (0.6, (-135, 60)),
-    "mediastinum": (0.2, (-122, 60)),
-    "lungs": (0.7, _LUNGS),
-    "no mass": (0.4, _LUNGS),
-    "pleura": (0.35, _LUNGS),
-    "liver": (0.5, (-155, -90)),
-    "spleen": (0.3, (-190, -120)),
-    "stomach": (0.1, (-200, -110)),
-    "kidneys": (0.3, (-205, -150)),
-    "adrenal glands": (0.55, (-205, -160)),
-    "upper abdomen": (0.55, _ABDOMEN),
-    "spine": (0.6, _BONES),
-    "ribs": (0.2, _BONES),
-    "sternum": (0.12, (-128, 47)),
-    "bones": (0.6, _BONES),
-    "lung window": (0.35, (-60, 20)),
-    "no contrast": (0.35, (-60, 20)),
-    "contrast": (0.2, (-60, 20)),
+# How often an organ is said to be normal, by one who says everything.
+_ORGANS: dict[str, float] = {
+    "airways": 0.95,
+    "heart": 0.8,
+    "vessels": 0.6,
+    "aorta": 0.35,
+    "pulmonary arteries": 0.2,
+    "thyroid": 0.25,
+    "esophagus": 0.6,
+    "mediastinum": 0.2,
+    "lungs": 0.7,
+    "no mass": 0.4,
+    "pleura": 0.35,
+    "liver": 0.5,
+    "spleen": 0.3,
+    "stomach": 0.1,
+    "kidneys": 0.3,
+    "adrenal glands": 0.55,
+    "upper abdomen": 0.55,
+    "spine": 0.6,
+    "ribs": 0.2,
+    "sternum": 0.12,
+    "bones": 0.6,
+    "lung window": 0.35,
+    "no contrast": 0.35,
+    "contrast": 0.2,
 }
 #: Which part of the phantom a statement about an organ speaks of: a name of ``truth_regions``.
 ORGAN_REGIONS: dict[str, str] = {
@@ -133,23 +129,6 @@ ORGAN_REGIONS: dict[str, str] = {
     "lung window": "lungs",
     "no contrast": "mediastinum",
     "contrast": "great vessels",
-}
-# The same for a finding to be said to be absent; of the others some lung is enough.
-_NEEDED: dict[str, tuple[float, float]] = {
-    "Medical material": (-150, 96),
-    "Arterial wall calcification": _AORTA,
-    "Cardiomegaly": _HEART,
-    "Pericardial effusion": _HEART,
-    "Coronary artery wall calcification": _HEART,
-    "Hiatal hernia": (-140, -105),
-    "Lymphadenopathy": (-60, 60),
-    "Pleural effusion": _BASES,
-}
-_SOME_LUNG = (-60, 20)
-_LEVELS: dict[str, tuple[float, float]] = {
-    "upper": (-45, 80),
-    "middle": (-125, -25),
-    "lower": (-160, 25),
 }
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "airways": ("airways", "endotracheal tube", "tracheostomy tube"),
@@ -263,7 +242,7 @@ class _Writer:
     def _absent(self) -> list[tuple[str, float, SentenceFacts]]:
         items = []
         for name in FINDINGS:
-            if not self.shown.holds(_NEEDED.get(name, _SOME_LUNG)):
+            if not self.shown.holds(absent_heights(name)):
                 continue
             for side, level in self._absent_places(name):
                 region = absent_region(name, side, level)
@@ -290,14 +269,15 @@ class _Writer:
     def _may_deny(self, name: str, side: Side, level: Level) -> bool:
         if name not in LUNG_FINDINGS and (name != "Pleural effusion" or level != "any"):
             return False
-        if level != "any" and not self.shown.holds(_LEVELS[level]):
+        if level != "any" and not self.shown.holds(LEVEL_HEIGHTS[level]):
             return False
         return self.say.is_absent(Meaning.of(name, side, level))
 
     def _organs(self) -> list[tuple[str, float, SentenceFacts]]:
         items = []
-        for name, (share, needed) in _ORGANS.items():
-            if self.rng.random() < share * self.talkative and self.shown.holds(needed):
+        for name, share in _ORGANS.items():
+            wanted = self.rng.random() < share * self.talkative
+            if wanted and self.shown.holds(ORGAN_HEIGHTS[name]):
                 if not self._is_normal(name):
                     continue
                 place = -1.0 if name in ("lung window", "no contrast") else self.rng.uniform(0, 1)
@@ -382,8 +362,3 @@ def _effusions_joined(findings: tuple[FindingPlan, ...]) -> list[FindingPlan]:
     larger = max(effusions, key=lambda f: f.size_mm or 0)
     joined = replace(larger, side="both", attributes={})
     return [joined, *(f for f in findings if f.name != "Pleural effusion")]
-
-
-def narrowed(finding: FindingPlan, side: Side) -> FindingPlan:
-    """A finding of both sides of which the scan shows one."""
-    return replace(finding, side=side, count=1 if finding.count <= 2 else finding.count // 2)

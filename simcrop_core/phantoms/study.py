@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -12,38 +11,19 @@ import numpy as np
 from simcrop_core.geometry import Grid
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.phantoms.anatomy import STRUCTURES
-from simcrop_core.phantoms.anatomy_build import build_anatomy
 from simcrop_core.phantoms.anatomy_frame import Frame
-from simcrop_core.phantoms.findings import draw_finding
-from simcrop_core.phantoms.language import Shown, finding_region, narrowed, write_report
+from simcrop_core.phantoms.language import Shown, finding_region, write_report
+from simcrop_core.phantoms.language_heights import present_heights
 from simcrop_core.phantoms.language_sentences import Wording
-from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan, plan_phantom
+from simcrop_core.phantoms.plan import PhantomPlan, plan_phantom
 from simcrop_core.phantoms.render import render
 from simcrop_core.phantoms.truth_regions import regions_of
 from simcrop_core.prepare import lung_center, placed_grid
 from simcrop_core.report import Report
 from simcrop_core.study import SentenceFacts, Study
 
-# A scan that reaches so far (patient's heights) shows all of the chest: nothing is cut off.
-_WHOLE_CHEST_MM = (-165.0, 96.0)
-# The axillae lie within so much of the midline.
+# The axillae lie within so much of the midline (mm).
 _AXILLA_MM = 150.0
-# Else a coarse look at the chest says which findings lie in the scan.
-_SURVEY_MM = 6.0
-_SURVEY_LOW, _SURVEY_HIGH = np.array([-190.0, -150.0, -230.0]), np.array([190.0, 140.0, 130.0])
-# Less of a finding than this in the scan (ml) is a sliver that nobody would name.
-_SLIVER_ML: dict[str, float] = {
-    "Pleural effusion": 4.0,
-    "Atelectasis": 1.0,
-    "Consolidation": 2.0,
-    "Lung opacity": 2.0,
-    "Emphysema": 2.0,
-    "Mosaic attenuation pattern": 10.0,
-    "Pericardial effusion": 2.0,
-    "Hiatal hernia": 2.0,
-    "Cardiomegaly": 100.0,
-}
-_SIDED_SLIVER = 0.1  # of both sides, so much of all must lie on each
 
 
 def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto") -> Study:
@@ -111,45 +91,18 @@ def finding_regions(plan: PhantomPlan) -> tuple[str, ...]:
     return tuple(finding_region(f.name, number) for number, f in enumerate(plan.findings))
 
 
-@lru_cache(maxsize=8)
 def survey(seed: int) -> Shown:
     """What the scan of a phantom shows: how far it reaches, and the findings that lie in it."""
     plan = plan_phantom(seed)
     frame = Frame.of(plan.patient)
     low, high = plan.scanner.grid.bounds_mm()
     ends = frame.patient(np.zeros(2), np.zeros(2), np.array([low[2], high[2]]))[2]
-    heights_mm = float(ends[0]), float(ends[1])
     sides = frame.world(np.array([[_AXILLA_MM, 0, 50.0], [-_AXILLA_MM, 0, 50.0]]))[:, 0]
-    wide = low[0] <= sides.min() and high[0] >= sides.max()
-    shown = Shown(plan, heights_mm, bool(wide and heights_mm[0] < 0 and heights_mm[1] > 95))
-    if plan.findings and not shown.holds(_WHOLE_CHEST_MM):
-        plan = replace(plan, findings=tuple(_findings_in_scan(plan)))
-    return replace(shown, plan=plan)
-
-
-def _findings_in_scan(plan: PhantomPlan) -> Iterator[FindingPlan]:
-    """The findings of which the scan shows more than a sliver, seen at a coarse look."""
-    anatomy = build_anatomy(plan, _coarse_grid(plan))
-    voxel_ml = anatomy.grid.voxel_volume_mm3 / 1000
-    for finding in plan.findings:
-        mask = np.asarray(draw_finding(anatomy, finding))
-        if not mask.any() or mask.sum() * voxel_ml < _SLIVER_ML.get(finding.name, 0.0):
-            continue
-        if finding.side == "both":
-            right = float((mask & anatomy.right_of_midline_XYZ).sum() / mask.sum())
-            if not _SIDED_SLIVER <= right <= 1 - _SIDED_SLIVER:
-                finding = narrowed(finding, "right" if right > 0.5 else "left")
-        yield finding
-
-
-def _coarse_grid(plan: PhantomPlan) -> Grid:
-    scale = np.asarray(plan.patient.scale)
-    low = np.asarray(plan.patient.offset_mm) + _SURVEY_LOW * scale
-    high = np.asarray(plan.patient.offset_mm) + _SURVEY_HIGH * scale
-    shape = np.ceil((high - low) / _SURVEY_MM).astype(int)
-    affine = np.diag([_SURVEY_MM, _SURVEY_MM, _SURVEY_MM, 1.0])
-    affine[:3, 3] = low
-    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+    wide = bool(low[0] <= sides.min() and high[0] >= sides.max())
+    heights_mm = float(ends[0]), float(ends[1])
+    shown = Shown(plan, heights_mm, wide and heights_mm[0] < 0 and heights_mm[1] > 95)
+    findings = tuple(f for f in plan.findings if shown.holds(present_heights(f)))
+    return replace(shown, plan=replace(plan, findings=findings))
 
 
 def _placed(sentence: SentenceFacts, regions: Collection[str]) -> SentenceFacts:

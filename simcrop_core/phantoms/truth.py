@@ -98,5 +98,7 @@ def meaning_in_words(stated: Meaning) -> dict[str, Any] | None:
 
 def _center_mm(mask_XYZ: NDArray[np.bool_], grid: Grid) -> list[float]:
     """RAS millimetres of a mask's centre of mass."""
-    voxel = np.argwhere(mask_XYZ).mean(axis=0)
+    # Along one axis at a time: a list of the voxels of a whole lung would be large.
+    lines = [mask_XYZ.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+    voxel = [np.average(np.arange(line.size), weights=line) for line in lines]
     return [round(float(mm), 2) for mm in grid.to_world(voxel)]

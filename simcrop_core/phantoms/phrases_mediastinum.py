@@ -70,7 +70,7 @@ PRESENT: dict[str, tuple[Template, ...]] = {
         "Coronary sclerosis with [{severity} |]calcium affects {coronary}.",
         "{Coronary} {have} [{severity} |]calcific atheromatous plaques.",
         "Along the course of {coronary}, [{severity} |]calcific densities ARE SEEN.",
-        "[{Severity} |]coronary calcific atherosclerosis is [noted|present], in {coronary}.",
+        "[{Severity} |]calcific atherosclerosis is [noted|present] in {coronary}.",
         "Dense plaques mark the course of {coronary}.",
         "Calcific coronary plaques [of {severity} extent |]ARE SEEN[ in {coronary}|].",
     ),

@@ -132,6 +132,7 @@ def draw_consolidation(scene: Scene, plan: FindingPlan) -> Bool:
     rng = np.random.default_rng(plan.seed)
     region = scene.lung(plan)
     if plan.attributes["extent"] == "lobar":
+        region = scene.territory(plan)
         box = scene.box_of(region, 3)
         if box is None:
             return scene.empty()

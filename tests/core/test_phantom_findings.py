@@ -15,7 +15,7 @@ from simcrop_core.geometry import Grid
 from simcrop_core.phantoms.anatomy import LABELS, LOBES, Anatomy
 from simcrop_core.phantoms.anatomy_build import build_anatomy
 from simcrop_core.phantoms.findings import draw_finding, plan_findings
-from simcrop_core.phantoms.findings_plan import LUNG_LOBES
+from simcrop_core.phantoms.findings_choice import LUNG_LOBES
 from simcrop_core.phantoms.findings_shapes import (
     LATTICE,
     lobule_walls,
@@ -157,6 +157,24 @@ def test_side_and_level_follow_the_lobe() -> None:
         assert (finding.level == "middle") == middle
         lobes[finding.lobe] += 1
     assert set(lobes) == set(LUNG_LOBES)
+
+
+def test_nothing_is_planned_in_a_lobe_without_air() -> None:
+    checked = 0
+    for findings in plans():
+        gone: set[str] = set()
+        for finding in findings:
+            kind = finding.attributes.get("type")
+            if finding.name in FINDINGS[7:] and kind != "passive" and finding.lobe:
+                assert finding.lobe not in gone, finding
+                checked += bool(gone)
+            if "lobar" in (kind, finding.attributes.get("extent")):
+                gone.add(finding.lobe)
+                if finding.lobe == "left upper lobe":
+                    gone.add("lingula")
+            if gone and finding.side == "both" and finding.level in ("upper", "lower"):
+                assert not {f"{side} {finding.level} lobe" for side in ("left", "right")} & gone
+    assert checked > 10
 
 
 def test_the_same_seed_gives_the_same_plan_and_other_seeds_others() -> None:

@@ -92,7 +92,7 @@ def _sign(side: str) -> int:
     return 1 if side == "right" else -1
 
 
-def _front_of_muscle(scene: Scene, x: float, z: float, room_mm: float) -> Points:
+def _front_of_muscle(scene: Scene, x: float, z: float, room_mm: int) -> Points:
     """Under the skin of the front of the chest, on the muscle: a pocket for a device."""
     depths = np.arange(135.0, -30.0, -1.0)
     line = scene.world(np.stack([np.full_like(depths, x), depths, np.full_like(depths, z)], 1))
@@ -103,7 +103,7 @@ def _front_of_muscle(scene: Scene, x: float, z: float, room_mm: float) -> Points
     skin = int(body[0])
     muscle = np.flatnonzero(np.isin(label, (LABELS["muscle"], LABELS["ribs"])))
     bed = int(muscle[0]) if muscle.size else skin + 14
-    return np.asarray(line[min(max(bed - room_mm, skin + room_mm), len(line) - 1)], float)
+    return np.asarray(line[min(max(bed - room_mm, skin + room_mm), len(line) - 1)], np.float64)
 
 
 def _veins_to_heart(scene: Scene, side: str, vein: str) -> Points:
@@ -289,7 +289,7 @@ def _pleural_drain(scene: Scene, plan: FindingPlan, rng: np.random.Generator) ->
         return scene.empty()
     end = 3 if rng.random() < 0.5 else 4
     course = np.array(targets[:end]) * (sign, 1, 1)
-    stops = []
+    stops: list[Points] = []
     for aim in scene.world(smooth_line(course, 22.0)):
         nearest = wall[int(np.argmin(np.linalg.norm(wall - aim, axis=1)))]
         if not stops or np.linalg.norm(nearest - stops[-1]) > 8:

@@ -145,8 +145,9 @@ def draw_consolidation(scene: Scene, plan: FindingPlan) -> Bool:
             return scene.empty()
         inside = scene.territory(plan)[box.slices]
         lump = make_lump(rng, center, 2 * radius, lobulation=0.35, flattening=0.35)
-        ragged = texture(box, 5.0, rng) + 0.6 * texture(box, 2.5, rng)
-        distance = lump.distance(box) + (0.1 * radius + 0.8) * (1 + ragged)
+        distance = lump.distance(box)
+        ragged = 1 + texture(box, 5.0, rng) + 0.6 * texture(box, 2.5, rng)
+        distance += (0.1 * radius + 0.8) * ragged
         part = share(distance, 1.5 * box.voxel_mm) * inside
         # Round it the air spaces are only partly filled.
         halo = np.clip((8.0 - distance) * np.float32(1 / 9), 0, 1) * scene.aerated(box) * inside
@@ -190,7 +191,7 @@ def draw_opacity(scene: Scene, plan: FindingPlan) -> Bool:
     count = plan.count if pattern == "patchy" else 1
     sides = ("left", "right") if plan.side == "both" else (plan.side,)
     regions = [region & scene.part_of_lungs(side) for side in sides]
-    spread = scene.territory(plan)
+    ground = scene.territory(plan)
     for number in range(count):
         own = np.random.default_rng([plan.seed, number])
         here = regions[number % len(regions)]
@@ -203,7 +204,7 @@ def draw_opacity(scene: Scene, plan: FindingPlan) -> Bool:
             continue
         lump = make_lump(own, center, 2 * radius, lobulation=0.3, flattening=0.35)
         distance = lump.distance(box) + 0.08 * radius * (1 + texture(box, 4.0, own))
-        whole |= _glass(scene, box, share(distance, 4.0) * spread[box.slices], rise)
+        whole |= _glass(scene, box, share(distance, 4.0) * ground[box.slices], rise)
     return whole
 
 

@@ -38,7 +38,8 @@ def draw_cardiomegaly(scene: Scene, plan: FindingPlan) -> Bool:
 
 
 def _gives_way(scene: Scene, box: Box, *names: str) -> Bool:
-    return label_table(*names)[scene.labels[box.slices]] | (scene.lobes[box.slices] > 0)
+    lung = (scene.lobes[box.slices] > 0) & ~scene.solid[box.slices]
+    return label_table(*names)[scene.labels[box.slices]] & ~scene.solid[box.slices] | lung
 
 
 def draw_pericardial_effusion(scene: Scene, plan: FindingPlan) -> Bool:
@@ -161,8 +162,8 @@ def _node(
     scene: Scene,
     rng: np.random.Generator,
     free: Bool,
-    place: NDArray,
-    spread: NDArray,
+    place: NDArray[np.float64],
+    spread: NDArray[np.float64],
     short: float,
     axilla: bool,
 ) -> Bool:

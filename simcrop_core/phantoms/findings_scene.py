@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +72,7 @@ class Scene:
         )
         self.shape = self.hu.shape
         self.solid = np.zeros(self.shape, bool)
+        self._healthy = self.lobes.copy()
         self.fluid: dict[str, float] = {}
         low, high = anatomy.plan.scanner.grid.bounds_mm()
         self._seen_low, self._seen_high = np.minimum(low, high), np.maximum(low, high)
@@ -96,7 +98,7 @@ class Scene:
 
     def box_of(self, mask: Bool, margin_mm: float = 0.0) -> Box | None:
         """The voxels within a margin of a mask's bounding box."""
-        flat = mask.any(axis=0)
+        flat = np.asarray(mask.any(axis=0))
         slices = []
         for hits, step in zip(
             (flat.any(axis=0), flat.any(axis=1), mask.any(axis=(1, 2))),
@@ -121,7 +123,7 @@ class Scene:
 
     # Points
 
-    def lookup(self, array: NDArray, points_N3: NDArray) -> NDArray:
+    def lookup(self, array: NDArray[Any], points_N3: NDArray[np.floating]) -> NDArray[Any]:
         """The array's value at the voxel nearest to each point; 0 off the grid."""
         inside = np.ones(points_N3.shape[:-1], bool)
         index = []
@@ -132,7 +134,7 @@ class Scene:
             index.append(np.clip(place, 0, line.size - 1))
         return np.where(inside, array[tuple(index)], array.dtype.type(0))
 
-    def visible(self, points_N3: NDArray) -> Bool:
+    def visible(self, points_N3: NDArray[np.floating]) -> Bool:
         """Whether points lie in the scanner's field."""
         return np.asarray(
             ((points_N3 >= self._seen_low) & (points_N3 <= self._seen_high)).all(axis=-1)
@@ -165,10 +167,6 @@ class Scene:
         box = self.box_of(self._healthy > 0)
         return (slice(0, 0),) * 3 if box is None else box.slices
 
-    @cached_property
-    def _healthy(self) -> NDArray[np.uint8]:
-        return self.lobes.copy()
-
     def healthy_side(self, box: Box, side: str) -> Bool:
         """The left or right lung in a box as it was before any finding."""
         lobes = self._healthy[box.slices]
@@ -194,7 +192,7 @@ class Scene:
         coarse, stride = self.depth
         return finer(coarse, stride, self._lung_box)
 
-    def depth_at(self, points_N3: NDArray) -> NDArray:
+    def depth_at(self, points_N3: NDArray[np.floating]) -> Float:
         """Depth (mm) at points, to the nearest coarse voxel."""
         depth, stride = self.depth
         index = []

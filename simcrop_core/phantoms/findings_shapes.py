@@ -55,7 +55,7 @@ def share(distance: Float, blur_mm: float) -> Float:
     return np.clip(0.5 - distance / max(blur_mm, 1e-6), 0.0, 1.0)
 
 
-def mix(hu: Float, part: Float, value: Float | float) -> None:
+def mix(hu: Float, part: Float, value: Float | np.float32 | float) -> None:
     """Fill a part (0 to 1) of each voxel with a value, in place."""
     hu += part * (value - hu)
     np.minimum(hu, HIGHEST_HU, out=hu)

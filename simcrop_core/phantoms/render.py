@@ -11,7 +11,7 @@ from simcrop_core.geometry import Grid
 from simcrop_core.phantoms.anatomy import Anatomy
 from simcrop_core.phantoms.anatomy_build import build_anatomy
 from simcrop_core.phantoms.plan import PhantomPlan
-from simcrop_core.phantoms.scanner import field_of_view, scan
+from simcrop_core.phantoms.scanner import field, scan
 from simcrop_core.volume import CTVolume, Note
 
 
@@ -46,11 +46,11 @@ def render(plan: PhantomPlan, grid: Grid | None = None) -> Rendered:
 
     grid = plan.scanner.grid if grid is None else grid
     anatomy = build_anatomy(plan, grid)
-    seen = field_of_view(plan, grid)
-    masks = tuple(np.asarray(draw_finding(anatomy, f)) & seen for f in plan.findings)
+    masks = tuple(draw_finding(anatomy, f) for f in plan.findings)
     values = scan(anatomy.hu_XYZ, plan, grid)
-    for labels in (anatomy.labels_XYZ, anatomy.lobes_XYZ):
-        labels *= seen
+    seen = field(plan, grid)
+    for array in (*masks, anatomy.labels_XYZ, anatomy.lobes_XYZ):
+        seen.clear(array)
     note = Note("artificial", "This is an artificial chest, drawn by the phantom generator.")
     volume = CTVolume(values, grid, format="array", notes=(note,))
     return Rendered(volume, np.asarray(anatomy.labels_XYZ), masks, anatomy)

@@ -7,6 +7,9 @@ are long: in the middle of the body and through the shoulders, where it also run
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
@@ -70,25 +73,59 @@ def _back_mm(canvas: Canvas, cage: Cage) -> float:
     return float(canvas.frame.world(np.stack([x[body], y[body], z[body]], 1))[:, 1].min())
 
 
-def field_of_view(plan: PhantomPlan, grid: Grid) -> NDArray[np.bool_]:
-    """Which voxels of a grid the scan covers: its box, and its circle where it has one."""
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The voxels of a grid that a scan covers.
+
+    Attributes
+    ----------
+    box
+        Slices of the grid's axes: the scan's box.
+    circle
+        Which columns of voxels lie in the scanner's circle, broadcastable to the grid; None where
+        all do.
+    """
+
+    box: tuple[slice, slice, slice]
+    circle: NDArray[np.bool_] | None
+
+    def clear(self, array_XYZ: NDArray[Any]) -> None:
+        """Set to 0 what lies outside, in place."""
+        for axis, part in enumerate(self.box):
+            ahead = (slice(None),) * axis
+            array_XYZ[(*ahead, slice(None, part.start))] = 0
+            array_XYZ[(*ahead, slice(part.stop, None))] = 0
+        if self.circle is not None:
+            array_XYZ *= self.circle
+
+
+def field(plan: PhantomPlan, grid: Grid) -> Field:
+    """The part of a grid that the scan covers: its box, and its circle where it has one."""
     worlds, _ = grid.nearest_axes()
-    native = plan.scanner.grid
-    low, high = native.bounds_mm()
-    lines = []
+    low, high = plan.scanner.grid.bounds_mm()
+    box = [slice(0, 0)] * 3
+    around = np.zeros((1, 1, 1))
     for axis, world in enumerate(worlds):
         line = grid.affine[world, 3] + grid.affine[world, axis] * np.arange(grid.shape[axis])
-        shape = [-1 if a == axis else 1 for a in range(3)]
-        lines.append((world, line.reshape(shape)))
-    covered = np.ones((1, 1, 1), bool)
-    around = np.zeros((1, 1, 1))
-    for world, line in lines:
-        covered = covered & (line >= low[world]) & (line <= high[world])
+        inside = np.flatnonzero((line >= low[world]) & (line <= high[world]))
+        if inside.size:
+            box[axis] = slice(int(inside[0]), int(inside[-1]) + 1)
         if world < 2:
-            around = around + (line - (low[world] + high[world]) / 2) ** 2
-    if plan.scanner.padding_hu is not None:
-        covered = covered & (around <= (high[0] - low[0]) ** 2 / 4)
-    return np.broadcast_to(covered, grid.shape)
+            shape = [-1 if a == axis else 1 for a in range(3)]
+            around = around + (line.reshape(shape) - (low[world] + high[world]) / 2) ** 2
+    circle = around <= (high[0] - low[0]) ** 2 / 4
+    whole = plan.scanner.padding_hu is None or bool(circle.all())
+    return Field((box[0], box[1], box[2]), None if whole else circle)
+
+
+def field_of_view(plan: PhantomPlan, grid: Grid) -> NDArray[np.bool_]:
+    """Mask of the voxels of a grid that the scan covers; see :class:`Field`."""
+    seen = field(plan, grid)
+    covered = np.zeros(grid.shape, bool)
+    covered[seen.box] = True
+    if seen.circle is not None:
+        covered &= seen.circle
+    return covered
 
 
 def scan(hu_XYZ: Volume, plan: PhantomPlan, grid: Grid) -> NDArray[np.int16]:
@@ -104,30 +141,37 @@ def scan(hu_XYZ: Volume, plan: PhantomPlan, grid: Grid) -> NDArray[np.int16]:
     native = grid.matches(scanner.grid)
     rng = np.random.default_rng([plan.seed, STREAM_NOISE])
     noise = _Noise(scanner, spacing, values.shape, rng)
-    cover = field_of_view(plan, grid).transpose(order)
+    seen = field(plan, grid)
+    slices, *plane = (seen.box[axis] for axis in order)
+    covered = np.zeros(values.shape[1:], bool)
+    covered[plane[0], plane[1]] = True
+    if seen.circle is not None:
+        covered &= seen.circle.transpose(order)[0]
+    missed = None if covered.all() else ~covered
     fill = scanner.padding_hu if native and scanner.padding_hu is not None else AIR_HU
     weights = _slice_weights(scanner.thickness_mm / spacing[0])
     blur = [_blur_weights(_KERNELS[scanner.kernel][2] / s) for s in spacing[1:]]
-    out = np.empty(values.shape, np.int16)
+    gain = np.float32(1 + scanner.hu_shift / 1000)
+    out = np.full(values.shape, fill, np.int16)
     last = len(values) - 1
-    for k in range(len(values)):
-        if not cover[k].any():
-            out[k] = fill
-            continue
-        image = values[k] * np.float32(weights[0])
+    image, spare = np.empty((2, *values.shape[1:]), np.float32)
+    for k in range(slices.start, slices.stop):
+        np.multiply(values[k], np.float32(weights[0]), out=image)
         for step, weight in enumerate(weights[1:], 1):
-            both = values[max(k - step, 0)] + values[min(k + step, last)]
-            image += both * np.float32(weight)
+            np.add(values[max(k - step, 0)], values[min(k + step, last)], out=spare)
+            spare *= np.float32(weight)
+            image += spare
         for axis, pair in enumerate(blur):
-            image = _blurred(image, pair, axis)
+            image, spare = _blurred(image, pair, axis, spare)
         if scanner.hu_shift:
-            image += (image + np.float32(1000)) * np.float32(scanner.hu_shift / 1000)
-        image += noise.slice(image)
+            image *= gain
+            image += np.float32(scanner.hu_shift)
+        noise.add(image, spare)
         np.rint(image, out=image)
         np.clip(image, -1024, 3071, out=image)
         out[k] = image
-        if not cover[k].all():
-            out[k][~cover[k]] = fill
+        if missed is not None:
+            out[k][missed] = fill
     return out.transpose(np.argsort(order))
 
 
@@ -151,23 +195,26 @@ def _blur_weights(sigma_voxels: float) -> tuple[float, float]:
     return float(near / total), float(far / total)
 
 
-def _blurred(image: Volume, weights: tuple[float, float], axis: int) -> Volume:
+def _blurred(
+    image: Volume, weights: tuple[float, float], axis: int, spare: Volume
+) -> tuple[Volume, Volume]:
+    """The blurred image, and an array of its size that is free now."""
     near, far = (np.float32(w) for w in weights)
     if near < 0.01:
-        return image
-    out = image * (1 - 2 * near - 2 * far)
+        return image, spare
+    out = np.multiply(image, 1 - 2 * near - 2 * far, out=spare)
+    part = np.empty_like(image)
     for step, weight in ((1, near), (2, far)):
         if weight == 0:
             continue
-        head, tail = [slice(None)] * 2, [slice(None)] * 2
-        head[axis], tail[axis] = slice(step, None), slice(None, -step)
-        out[tuple(head)] += weight * image[tuple(tail)]
-        out[tuple(tail)] += weight * image[tuple(head)]
+        np.multiply(image, weight, out=part)
+        ahead = (slice(None),) * axis
+        head, tail = (*ahead, slice(step, None)), (*ahead, slice(None, -step))
+        out[head] += part[tail]
+        out[tail] += part[head]
         for end in (slice(None, step), slice(-step, None)):
-            edge = [slice(None)] * 2
-            edge[axis] = end
-            out[tuple(edge)] += weight * image[tuple(edge)]
-    return out
+            out[(*ahead, end)] += part[(*ahead, end)]
+    return out, image
 
 
 class _Noise:
@@ -215,8 +262,8 @@ class _Noise:
         i, j = self.rng.integers(0, _TILE, 2)
         return tile[i : i + self.shape[1], j : j + self.shape[2]]
 
-    def slice(self, image: Volume) -> Volume:
-        """Noise for one slice, given its noise-free values."""
+    def add(self, image: Volume, spare: Volume) -> None:
+        """Add noise to the noise-free values of a slice; ``spare`` is overwritten."""
         coarse = image[::4, ::4]
         dense = np.maximum(coarse + np.float32(1000), 0) * np.float32(0.001)
         dense = np.minimum(dense, np.float32(1.6))
@@ -229,10 +276,12 @@ class _Noise:
         starved = np.float32(np.clip((across / max(down, 1) - 1.6) * 0.6, 0, 0.8))
         a, b = self.rng.integers(0, _TILES, 2)
         mix = np.float32(self.rng.uniform(0.3, 0.95))
-        out = self._shifted(self.tiles[a]) * mix
-        out += self._shifted(self.tiles[b]) * np.sqrt(1 - mix * mix)
+        level = self.level * rise
+        np.multiply(self._shifted(self.tiles[a]), level * mix, out=spare)
+        part = self._shifted(self.tiles[b]) * (level * np.sqrt(1 - mix * mix))
+        spare += part
         if starved > 0.02:
-            out += self._shifted(self.streaks[int(self.rng.integers(2))]) * starved
-        out *= self.middle
-        out *= self.level * rise
-        return out
+            streaks = self._shifted(self.streaks[int(self.rng.integers(2))])
+            spare += np.multiply(streaks, level * starved, out=part)
+        spare *= self.middle
+        image += spare

@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint bench fuzz clean
+.PHONY: help setup demo test lint bench fuzz crash clean
 
 help:
 	@echo "make demo   align the built-in sample study and draw its figure"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint   run the linters alone"
 	@echo "make bench  measure reading, preparing and encoding"
 	@echo "make fuzz   feed thousands of damaged files to the readers"
+	@echo "make crash  kill training runs at random moments"
 
 setup: $(READY)
 
@@ -52,6 +53,10 @@ bench: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/campaign.py
+
+crash: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/campaign.py --json benchmarks/results/crash.json \
+		--doc docs/reliability.md
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

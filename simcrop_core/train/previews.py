@@ -32,7 +32,8 @@ _SHOWN = 0.7  # only what is among the best this share between the mean and the 
 def draw_preview(
     batch: StudyBatch, similarity_SN: Tensor, texts: Sequence[str], spec: InputSpec
 ) -> NDArray[np.uint8]:
-    """A few sentences of one study: the slices through the patch that each is most like.
+    """A few sentences of one study, each in the slices through its region or, if it has none,
+    through the patch that it is most like.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def draw_preview(
     -------
     uint8 array ``(Y, X, 3)``
         A row a sentence: axial and coronal slice as a radiologist sees them (the patient's right
-        is on the left), similarity in colour, the sentence's true region outlined.
+        is on the left), the most similar patches in colour, the sentence's true region outlined.
     """
     volume_HWD = batch.volume_B1HWD[0, 0].float().cpu().numpy()
     rows = _choose(batch, len(similarity_SN))
@@ -61,7 +62,9 @@ def draw_preview(
         region_N = batch.region_BSN[0, sentence].cpu()
         region_HWD = _on_voxels(region_N, spec)
         best = int(similarity_SN[sentence].argmax())
-        _, w, d = _centre(best, spec)
+        has_region = bool(batch.region_mask_BS[0, sentence])
+        # The same slices each time, where there is a region: what is learnt shows in the colours.
+        _, w, d = _centre(int(region_N.argmax()) if has_region else best, spec)
         dh, dw, dd = spec.spacing_mm
         planes = (
             (axes[row, 0], lambda x, d=d: x[:, :, d].T, dw / dh),
@@ -70,7 +73,7 @@ def draw_preview(
         for axis, cut, aspect in planes:
             _draw_plane(axis, cut(volume_HWD), cut(heat_HWD), cut(region_HWD), aspect)
         hit = ""
-        if bool(batch.region_mask_BS[0, sentence]):
+        if has_region:
             hit = " [in its region]" if float(region_N[best]) > 0 else " [beside its region]"
         words = texts[sentence] if sentence < len(texts) else ""
         lines = textwrap.wrap(words, 80, max_lines=2, placeholder=" ...")

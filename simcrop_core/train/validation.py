@@ -6,10 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simcrop_core.device import autocast
+from simcrop_core.evaluate.pointing import point, point_at_random
 from simcrop_core.model.simcrop import SimCroP, without_weights
 from simcrop_core.train.checkpoint import checkpoint_name, whole_state
 from simcrop_core.train.events import validation_event
@@ -84,7 +86,7 @@ class Validation:
         model = whole_model(training)
         if training.run is None or model is None or not joins_text(training.module):
             return {}
-        pointing = Pointing()
+        pointing = PointingTally()
         folder = training.folder / PREVIEWS_NAME / checkpoint_name(training.step)
         for number, raw in enumerate(training.data.one_by_one()):
             batch = training.data.held_out_batch(raw, training.fabric.device)
@@ -99,22 +101,28 @@ class Validation:
         return pointing.figures()
 
 
-class Pointing:
-    """Share of sentences whose most similar patch lies in their region, by kind of sentence."""
+class PointingTally:
+    """Share of sentences whose most similar patch overlaps their region, by kind of sentence, and
+    what a patch at random would reach. Patches beyond the scan are pointed at like any other, so
+    the figures are a little lower than those of ``simcrop evaluate``."""
 
     def __init__(self) -> None:
-        self._hits: dict[str, list[bool]] = defaultdict(list)
+        self._hits: dict[str, list[float]] = defaultdict(list)
 
     def add(self, similarity_SN: Tensor, batch: StudyBatch) -> None:
         """Count one study."""
+        inside_N = np.ones(similarity_SN.shape[1], bool)
         for row in range(len(similarity_SN)):
             if not bool(batch.region_mask_BS[0, row]):
                 continue
             kind = ("organs", "findings", "negatives", "others")[int(batch.kind_BS[0, row])]
-            best = int(similarity_SN[row].argmax())
-            self._hits[f"pointing_{kind}"].append(bool(batch.region_BSN[0, row, best] > 0))
+            coverage_N = batch.region_BSN[0, row].cpu().numpy()
+            hit = point(similarity_SN[row].float().numpy(), coverage_N, inside_N).hit
+            self._hits[f"pointing_{kind}"].append(hit)
+            self._hits[f"chance_{kind}"].append(point_at_random(coverage_N, inside_N).hit)
 
     def figures(self) -> dict[str, float]:
+        """``pointing_findings``, ``chance_findings`` and so on."""
         return {name: sum(hits) / len(hits) for name, hits in sorted(self._hits.items())}
 
 

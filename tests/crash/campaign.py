@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
-from boxes import make_box_store, merged, tiny_settings
+from boxes import command_settings, make_box_store, merged, tiny_settings
 
 from simcrop_core.model import save_model
 from simcrop_core.train.build import build_model
@@ -90,6 +90,7 @@ class Campaign:
         save_model(model, folder / "model")
         settings["model"] = {"preset": None, "folder": str(folder / "model")}
         self.settings = settings
+        self.words = command_settings(store, folder / "model", **changes)
         self.reference = folder / "reference"
         self._wait(self._fork(self.reference))
         self.losses = _losses(self.reference)
@@ -132,13 +133,7 @@ class Campaign:
 
     def _start_command(self, run: Path) -> int:
         self.tally.by_command += 1
-        words = ["run", "smoke", "--out", str(run), "--resume"]
-        for path, value in _flat(self.settings):
-            if path != "model.preset":
-                words += ["--set", f"{path}={value}"]
-        words += ["--set", "model.preset=null"]
-        for part in ("input_spec", "vision", "image_decoder", "fusion", "text_decoder"):
-            words += ["--set", f"model.{part}={{}}"]
+        words = ["run", "smoke", "--out", str(run), "--resume", *self.words]
         with open(self.folder / "output.txt", "ab") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", "simcrop_training", *words], stdout=out, stderr=out
@@ -233,16 +228,6 @@ def _losses(run: Path) -> dict[int, float]:
             assert event["step"] not in found, "a step is told twice"
             found[event["step"]] = event["loss"]
     return found
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + key, value))
-    return flat
 
 
 def _report(tally: Tally, seconds: float) -> str:

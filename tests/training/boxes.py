@@ -125,3 +125,25 @@ def tiny_config(store: Path, **changes: Any) -> RunConfig:
     if "kind" in changes.get("objective", {}):
         data["objective"] = {}
     return RunConfig.model_validate(merged(data, changes))
+
+
+def command_settings(store: Path, model_folder: Path, **changes: Any) -> list[str]:
+    """What makes the recipe ``smoke`` a tiny run from a model on the disk, for the command."""
+    settings = merged(tiny_settings(store), changes)
+    settings["model"] = {
+        "preset": None,
+        "folder": str(model_folder),
+        **{part: {} for part in ("input_spec", "text", "vision", "image_decoder")},
+        **{part: {} for part in ("fusion", "text_decoder")},
+    }
+    return [word for path, value in _flat(settings) for word in ("--set", f"{path}={value}")]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    flat: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat += _flat(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, "null" if value is None else str(value)))
+    return flat

@@ -17,7 +17,7 @@ def smoke() -> RunConfig:
     """Forty steps on phantoms within a minute of two CPU cores: does everything work here?"""
     return RunConfig(
         name="smoke",
-        data=DataConfig(phantoms=16, held_out=4, workers=2),
+        data=DataConfig(phantoms=12, held_out=4, workers=1),
         model=ModelSource.model_validate(
             {
                 "preset": "starter",

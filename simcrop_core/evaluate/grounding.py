@@ -28,6 +28,8 @@ from simcrop_core.evaluate.pointing import (
 )
 from simcrop_core.evaluate.presence import Statement, chosen, presence_by_finding, truth_table
 from simcrop_core.evaluate.prior import Prior
+from simcrop_core.model.config import PresenceConfig
+from simcrop_core.model.presence import Presence
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.statements import FINDINGS, NO_FINDING, SIDES, Facts
 
@@ -71,8 +73,9 @@ class GroundingResult:
     pointed
         Every sentence with a region in the scan.
     presence
-        ``"all"``, ``"seen"``, ``"unseen"`` -> finding -> area under the curve; empty for a model
-        without presence.
+        ``"all"``, ``"seen"``, ``"unseen"`` -> finding -> area under the curve. A model without a
+        presence of its own is scored by the same soft maximum of its similarities, at the
+        sharpness that learning would start from.
     """
 
     model: dict[str, Any]
@@ -215,6 +218,7 @@ def evaluate_grounding(
     """
     say = progress or silent
     where = select_device(device)
+    head = _presence_of(model).to(where)
     result = GroundingResult(model.card())
     facts: list[Facts] = []
     said: list[Statement] = []
@@ -228,18 +232,17 @@ def evaluate_grounding(
                 found = model.vision(x).evidence_BNE[0].float()
             result.studies.append(case.id)
             result.pointed += _pointed(model, case, number, found, prior)
-            if model.presence_head is not None:
-                facts.append(case.facts)
-                said += [Statement(s.text, s.meaning, s.unseen) for s in case.said]
-                # Half precision: what is kept of all studies is then a tenth of a gigabyte a
-                # hundred, and similarities move in the fourth digit.
-                evidence.append(found.half().cpu())
-                inside.append(case.inside_N)
-        if model.presence_head is not None and evidence:
+            facts.append(case.facts)
+            said += [Statement(s.text, s.meaning, s.unseen) for s in case.said]
+            # Half precision: what is kept of all studies is then a tenth of a gigabyte a
+            # hundred, and similarities move in the fourth digit.
+            evidence.append(found.half().cpu())
+            inside.append(case.inside_N)
+        if evidence:
             statements = chosen(said, per_finding)
             say("presence", 0, 1)
-            scores = _presence_scores(model, statements, evidence, inside)
-            of_finding = model.presence_head.config.of == "finding"
+            scores = _presence_scores(model, head, statements, evidence, inside)
+            of_finding = head.config.of == "finding"
             truth = truth_table(statements, facts, of_finding=of_finding)
             words = {"all": None, "seen": False, "unseen": True}
             if all(s.unseen is None for s in statements):
@@ -281,15 +284,23 @@ def _pointed(
     return pointed
 
 
+def _presence_of(model: SimCroP) -> Presence:
+    """The model's own, or a fresh one."""
+    if model.presence_head is not None:
+        return model.presence_head
+    fresh = Presence(PresenceConfig())
+    fresh.initialise()
+    return fresh
+
+
 def _presence_scores(
     model: SimCroP,
+    head: Presence,
     statements: Sequence[Statement],
     evidence: Sequence[torch.Tensor],
     inside: Sequence[NDArray[np.bool_]],
 ) -> NDArray[np.float64]:
     """Log odds of presence, ``(S, V)``."""
-    head = model.presence_head
-    assert head is not None
     sentences = model.encode_text([s.text for s in statements]).sentences_SD
     columns = []
     for evidence_NE, inside_N in zip(evidence, inside, strict=True):

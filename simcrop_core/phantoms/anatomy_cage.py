@@ -129,8 +129,11 @@ class Cage:
         _, yc, _ = self.outline(z)
         return np.asarray(np.degrees(np.arctan2(np.abs(x), y - yc)), np.float32)
 
-    def muscle(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Distance to the outside of the muscles, arms left out."""
+    def muscle(self, x: Volume, y: Volume, z: Volume, inside: Volume | None = None) -> Volume:
+        """Distance to the outside of the muscles, arms left out.
+
+        ``inside`` is the distance to the pleura, where it is known.
+        """
         m = self.patient.muscle
         phi = self.azimuth(x, y, z)
         thick: Any = np.float32(2.5 + 1.5 * m)
@@ -139,7 +142,8 @@ class Cage:
         thick = thick + 27 * m * bump(phi, 122, 146, 22) * bump(z, -25, 50, 50)  # on the scapula
         thick = thick + 9 * m * bump(phi, 158, 172, 12) * bump(z, -400, 120, 30)  # beside the spine
         thick = thick + 5 * m * bump(phi, 0, 85, 25) * bump(z, -400, -175, 40)  # of the belly
-        wall = self.inside(x, y, z) - RIB_MM - thick
+        inside = self.inside(x, y, z) if inside is None else inside
+        wall = inside - RIB_MM - thick
         wall = smooth_intersection(wall, (z - 84) * np.float32(0.8), 24)
         center = np.interp(z, *_column_y(self.tubes["spine"])).astype(np.float32)
         back = np.sqrt((x / 50) ** 2 + ((y - center + 38) / 31) ** 2) * 38 - 38

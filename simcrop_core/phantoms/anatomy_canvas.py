@@ -85,9 +85,14 @@ class Canvas:
 
     def at(self, box: Box) -> tuple[Volume, Volume, Volume]:
         """Patient coordinates in a box."""
+        px, move_x, py, move_y, pz = self.parts(box)
+        return px + move_x, py + move_y, pz
+
+    def parts(self, box: Box) -> tuple[Volume, Volume, Volume, Volume, Volume]:
+        """The terms of the patient coordinates in a box: see :meth:`Frame.parts`."""
         px, move_x, py, move_y, pz = self._parts
         zs, ys, xs = box
-        return px[:, :, xs] + move_x[zs, ys], py[:, ys] + move_y[zs, :, xs], pz[zs]
+        return px[:, :, xs], move_x[zs, ys], py[:, ys], move_y[zs, :, xs], pz[zs]
 
     def paint(self, box: Box, distance: Volume, hu: float | Volume, label: int) -> None:
         """Fill the inside of a surface."""
@@ -130,3 +135,56 @@ class Canvas:
         """A view of an array of the canvas in the grid's own order of axes."""
         order = [2 - w for w in self.grid.nearest_axes()[0]]
         return array_zyx.transpose(order)
+
+
+class Slab:
+    """A box of a canvas whose voxels are painted by a list of their flat numbers in it."""
+
+    def __init__(self, canvas: Canvas, zs: slice, ys: slice, xs: slice | None = None) -> None:
+        self.canvas = canvas
+        self.box: Box = (zs, ys, slice(0, canvas.shape[2]) if xs is None else xs)
+        self.shape = tuple(part.stop - part.start for part in self.box)
+
+    def within(self, box: Box) -> Box:
+        """Where the slab lies in a box that holds it."""
+        z, y, x = (
+            slice(a.start - b.start, a.stop - b.start) for a, b in zip(self.box, box, strict=True)
+        )
+        return z, y, x
+
+    def flat(self, where: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Numbers in the whole canvas."""
+        (zs, ys, xs), (_, ny, nx) = self.box, self.canvas.shape
+        row = where // self.shape[2]
+        out = where + row * (nx - self.shape[2])
+        if self.shape[0] > 1:
+            out += (row // self.shape[1]) * ((ny - self.shape[1]) * nx)
+        out += (zs.start * ny + ys.start) * nx + xs.start
+        return out
+
+    def at(self, where: NDArray[np.intp]) -> tuple[Volume, Volume, Volume]:
+        """Patient coordinates."""
+        px, move_x, py, move_y, pz = self.canvas.parts(self.box)
+        row, i = np.divmod(where, self.shape[2])
+        k, j = np.divmod(row, self.shape[1])
+        x = px.ravel().take(i) + move_x.ravel().take(row)
+        y = py.ravel().take(j) + move_y.ravel().take(k * self.shape[2] + i)
+        return x, y, pz.ravel().take(k)
+
+    def get(self, where: NDArray[np.intp]) -> tuple[Volume, NDArray[np.uint8]]:
+        """Values and labels."""
+        flat = self.flat(where)
+        return self.canvas.hu.reshape(-1).take(flat), self.canvas.labels.reshape(-1).take(flat)
+
+    def put(self, where: NDArray[np.intp], hu: Volume, labels: NDArray[np.uint8]) -> None:
+        """Set values and labels."""
+        flat = self.flat(where)
+        self.canvas.hu.reshape(-1)[flat] = hu
+        self.canvas.labels.reshape(-1)[flat] = labels
+
+
+def mix(value: Volume, share: Volume, hu: float | Volume) -> None:
+    """Mix other values into some, in place, each by its share."""
+    change = np.subtract(hu, value, dtype=np.float32)
+    change *= share
+    value += change

@@ -38,9 +38,18 @@ class Lattice:
         shape = np.broadcast_shapes(*(p.shape for p in self.points))
         return np.broadcast_to(surface(*self.points, *more), shape)
 
-    def rows(self, values: Volume) -> Callable[[slice], Volume]:
-        """Interpolates along x and y at once, and along z for the slices asked for."""
-        planes = np.matmul(self._y, np.matmul(values, self._x.T))
+    def reached(self, mask: NDArray[np.bool_]) -> slice:
+        """The voxels along y that a mask of lattice points can have a part in."""
+        near = (self._y[:, mask.any(axis=(0, 2))] != 0).any(axis=1)
+        found = np.flatnonzero(near)
+        return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)
+
+    def rows(self, values: Volume, ys: slice = slice(None)) -> Callable[[slice], Volume]:
+        """Interpolates along x and y at once, and along z for the slices asked for.
+
+        ``ys`` are the voxels along y that are wanted.
+        """
+        planes = np.matmul(self._y[ys], np.matmul(values, self._x.T))
         flat = planes.reshape(len(planes), -1)
 
         def slab(slices: slice) -> Volume:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import RIB_MM, Cage
-from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_canvas import Canvas, Slab, mix
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import coverage
 
@@ -91,37 +91,48 @@ class RibTable:
         self.bone = bone[nearest, pick[None]]
         self.half = half[nearest, pick[None]].astype(np.float32)
 
-    def paint(self, part: slice, inside: Volume) -> None:
-        """Paint the ribs of some slices, given the distance to the pleura there."""
-        canvas = self.canvas
+    def paint(
+        self,
+        slab: Slab,
+        where: NDArray[np.intp],
+        inside: Volume,
+        value: Volume,
+        label: NDArray[np.uint8],
+    ) -> None:
+        """Paint the ribs into values and labels of voxels listed by their numbers in a slab.
+
+        ``inside`` is their distance to the pleura.
+        """
         middle = np.float32(RIB_MM / 2 + 0.4)
-        shell = np.abs(inside - middle) < np.float32(4.6 + canvas.width)
-        shell &= canvas.z[part] < 103
-        where = np.flatnonzero(shell)
-        if not where.size:
+        depth = np.abs(inside - middle)
+        width = slab.canvas.width
+        keep = np.flatnonzero(depth < np.float32(4.6 + width))
+        if not keep.size:
             return
-        per_slice = canvas.shape[1] * canvas.shape[2]
-        slices = where // per_slice
-        px, py, _ = canvas.at((part, slice(None), slice(None)))
-        x, y = px.reshape(-1)[where], py.reshape(-1)[where]
-        _, yc, _ = self.cage.outline(canvas.z[part][:, 0, 0])
-        phi = np.degrees(np.arctan2(np.abs(x), y - yc[slices])) + np.float32(0.5)
-        index = phi.astype(np.int32)
-        rows = slices + part.start
-        up, bone, half = self.up[rows, index], self.bone[rows, index], self.half[rows, index]
-        keep = (up < 2.2) & ((np.abs(x) > 24) | (y > 0))
-        where, up, bone, half = where[keep], up[keep], bone[keep], half[keep]
-        depth = np.abs(inside.reshape(-1)[where] - middle) / np.float32(3.7)
-        q = np.sqrt(up * up + depth * depth)
-        distance = (
-            (q - 1) * np.float32(3.7) * (1 + np.minimum(up, 1) * (half / np.float32(3.7) - 1) * 0.6)
-        )
-        share = coverage(distance, canvas.width)
-        core = coverage(distance + np.float32(1.25), canvas.width)
-        value = np.where(bone, 860 + core * np.float32(self.marrow_hu - 860), self.cartilage_hu)
-        box = (part, slice(None), slice(None))
-        hu, labels = canvas.hu[box].reshape(-1), canvas.labels[box].reshape(-1)
-        hu[where] += share * (value.astype(np.float32) - hu[where])
+        x, y, z = slab.at(where[keep])
+        slices = where[keep] // (slab.shape[1] * slab.shape[2])
+        _, yc, _ = self.cage.outline(slab.canvas.z[slab.box[0]][:, 0, 0])
+        x = np.abs(x)
+        phi = np.degrees(np.arctan2(x, y - yc[slices])) + np.float32(0.5)
+        rows = (slices + slab.box[0].start) * 181 + phi.astype(np.int32)
+        up = self.up.ravel().take(rows)
+        some = np.flatnonzero((up < 2.2) & ((x > 24) | (y > 0)) & (z < 103))
+        keep, up, rows = keep[some], up[some], rows[some]
+        bone, half = self.bone.ravel().take(rows), self.half.ravel().take(rows)
+        q = depth[keep] / np.float32(3.7)
+        q *= q
+        q += up * up
+        np.sqrt(q, out=q)
+        broad = np.minimum(up, 1) * (half / np.float32(3.7) - 1)
+        distance = (q - 1) * np.float32(3.7) * (1 + np.float32(0.6) * broad)
+        share = coverage(distance, width)
+        core = coverage(distance + np.float32(1.25), width)
+        core *= np.float32(self.marrow_hu - 860)
+        core += np.float32(860)
+        core[~bone] = self.cartilage_hu
+        old = value[keep]
+        mix(old, share, core)
+        value[keep] = old
         full = share >= 0.5
         names = np.where(bone[full], LABELS["ribs"], LABELS["costal cartilage"]).astype(np.uint8)
-        labels[where[full]] = names
+        label[keep[full]] = names

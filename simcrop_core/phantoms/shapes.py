@@ -17,20 +17,27 @@ Volume = NDArray[np.float32]
 Numbers = Sequence[float] | FloatArray
 
 
+def clip(values: Volume, low: float, high: float) -> Volume:
+    """Clip in place; on the small arrays here numpy's own takes twice as long."""
+    np.maximum(values, np.float32(low), out=values)
+    return np.minimum(values, np.float32(high), out=values)
+
+
 def coverage(distance: Volume, width_mm: float) -> Volume:
     """Share of a voxel ``width_mm`` wide that lies inside a surface at this distance."""
     share = distance * np.float32(-1 / width_mm)
     share += np.float32(0.5)
-    return np.clip(share, 0, 1, out=share)
+    return clip(share, 0, 1)
 
 
 def sheet_coverage(distance: Volume, thickness_mm: float, width_mm: float) -> Volume:
     """Share of a voxel that a sheet fills, thinner than the voxel or not."""
     half = np.float32(thickness_mm / 2)
     w = np.float32(width_mm / 2)
-    share = np.clip(distance + w, -half, half) - np.clip(distance - w, -half, half)
+    share = clip(distance + w, -half, half)
+    share -= clip(distance - w, -half, half)
     share /= np.float32(width_mm)
-    return np.asarray(share, np.float32)
+    return share
 
 
 def ellipsoid(

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model import load_model, save_model
@@ -272,30 +273,37 @@ def _flush(path: Path) -> None:
 # -- from and to what trains --------------------------------------------------------------------
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor of this process, or one shared out over all (which all must ask for), on the CPU."""
-    from torch.distributed.tensor import DTensor
+def whole(named: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[str, Tensor]:
+    """Tensors on the CPU, those that the processes share out put together.
 
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
-    return tensor.detach().to("cpu", copy=True)
+    All processes must ask for the same; who has nothing to do with them does not ``keep`` them.
+    """
+    found = {}
+    for name, tensor in named:
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            found[name] = full.detach().to("cpu", copy=True)
+    return found
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by name; all processes must ask."""
-    return {name: whole(tensor) for name, tensor in module.state_dict().items()}
+def whole_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """Weights and buffers by name, see :func:`whole`."""
+    return whole(module.state_dict().items(), keep=keep)
 
 
-def optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by kind and parameter; all processes must ask.
+def optimiser_state(
+    module: nn.Module, optimiser: torch.optim.Optimizer, *, keep: bool = True
+) -> dict[str, Tensor]:
+    """The optimiser's state by kind and parameter, see :func:`whole`.
 
     A parameter that never had a gradient has no state, and gets none.
     """
-    return {
-        f"{kind}.{name}": whole(value)
+    named = (
+        (f"{kind}.{name}", value)
         for name, parameter in module.named_parameters()
         for kind, value in optimiser.state.get(parameter, {}).items()
-    }
+    )
+    return whole(named, keep=keep)
 
 
 def restore_optimiser(
@@ -311,8 +319,6 @@ def restore_optimiser(
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     value = value.to(parameter.device, copy=True)
     if isinstance(parameter, DTensor):
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)

@@ -87,11 +87,11 @@ def train(
         checkpoint = _on_first(fabric, lambda: run.latest() if run is not None else None)
         with memory_told(config.run, model.input_spec):
             training = _assemble(fabric, place, config, run, model, checkpoint, tell)
-        training.stop, training.tell = stop, tell
-        if run is not None:
-            run.rewind(training.step)
-            training.curves = Curves(place, training.step)
-        reason = training()
+            training.stop, training.tell = stop, tell
+            if run is not None:
+                run.rewind(training.step)
+                training.curves = Curves(place, training.step)
+            reason = training()
         return Outcome(training.step, reason)
     except BaseException as e:
         refusal = _refusal(e, fabric.world_size)

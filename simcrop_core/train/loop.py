@@ -35,7 +35,6 @@ from simcrop_core.train.events import disk_is_full, end_event, error_event, step
 from simcrop_core.train.failures import (
     describe_failure,
     failure_folder,
-    memory_told,
     non_finite,
     save_batches,
 )
@@ -111,8 +110,7 @@ class Training:
         saved = self.step if self.step else None
         while self.step < self.schedule.steps and not stop:
             started = time.perf_counter()
-            with memory_told(self.config.run, self.module.model.input_spec):
-                taken = self._take_step(batches)
+            taken = self._take_step(batches)
             self.step += 1
             stop = taken.stop
             seconds = time.perf_counter() - started
@@ -222,7 +220,8 @@ class Training:
     # -- saving ---------------------------------------------------------------------------------
 
     def checkpoint(self, validation_loss: float | None) -> Checkpoint:
-        """The state as it is now; all processes must ask."""
+        """The state as it is now; all processes must ask, and the first one gets it."""
+        keep = self.run is not None
         device, rank = self.fabric.device, self.ranks.rank
         random = random_state(device, rank)
         randoms, loaders = [random], [self.data.loader.state_dict()]
@@ -238,9 +237,9 @@ class Training:
             model_config=trained_config(
                 model.config, self.config.name, self.config.objective.kind, self.step
             ),
-            model=whole_state(model),
-            objective=whole_state(self.module.objective),
-            optimiser=optimiser_state(self.module, self.optimiser),
+            model=whole_state(model, keep=keep),
+            objective=whole_state(self.module.objective, keep=keep),
+            optimiser=optimiser_state(self.module, self.optimiser, keep=keep),
             loader=loaders,
             random={name: state for states in randoms for name, state in states.items()},
             validation_loss=validation_loss,

@@ -40,7 +40,8 @@ CONFIG_NAME = "config.json"
 STOP_NAME = "stop"
 CHECKPOINTS_NAME = "checkpoints"
 _FORMAT = "simcrop-run"
-# What may differ when a run is resumed, since losses stay as they would have been.
+# What may differ when a run is resumed: losses stay as they would have been, to the last bit or,
+# for the second half, but for rounding.
 _FREE = {
     ("data", "workers"),
     ("data", "store"),
@@ -49,6 +50,10 @@ _FREE = {
     ("run", "validate_every"),
     ("run", "keep"),
     ("run", "previews"),
+    ("run", "accelerator"),
+    ("run", "devices"),
+    ("run", "nodes"),
+    ("run", "strategy"),
     ("run", "compile"),
 }
 

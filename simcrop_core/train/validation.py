@@ -146,7 +146,7 @@ def whole_model(training: Training) -> SimCroP | None:
     model = training.module.model
     if not training.sharded:
         return model.eval()
-    state = whole_state(model)
+    state = whole_state(model, keep=training.run is not None)
     if training.run is None:
         return None
     whole = without_weights(model.config, text_location=model.text_location)

@@ -140,7 +140,15 @@ class Campaign:
             ).pid
 
     def _wait(self, process: int) -> None:
-        _, status = os.waitpid(process, 0)
+        self._refuse_failure(os.waitpid(process, 0)[1])
+
+    def _ended(self, process: int) -> bool:
+        """Whether a child ended by itself; it is then waited for."""
+        done, status = os.waitpid(process, os.WNOHANG)
+        self._refuse_failure(status)
+        return bool(done)
+
+    def _refuse_failure(self, status: int) -> None:
         if status:
             text = (self.folder / "output.txt").read_text(errors="replace")
             raise RuntimeError(f"A run that nobody killed failed: {text[-2000:]}")
@@ -151,7 +159,7 @@ class Campaign:
         before = len(_acknowledged(run)) + self.random.randrange(3)
         deadline = time.monotonic() + (60 if command else 20)
         while time.monotonic() < deadline:
-            if _ended(process):
+            if self._ended(process):
                 return False
             if saving and _saving(run) and len(_acknowledged(run)) >= before:
                 time.sleep(self.random.random() * 0.02)
@@ -159,7 +167,7 @@ class Campaign:
             if not saving and self.random.random() < 0.01:
                 break
             time.sleep(0.0005 if saving else 0.01)
-        if _ended(process):
+        if self._ended(process):
             return False
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
@@ -202,14 +210,6 @@ class Campaign:
     def _digest(self, run: Path, name: str) -> str:
         path = run / "checkpoints" / f"step-{self.steps:08d}" / f"{name}.safetensors"
         return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _ended(process: int) -> bool:
-    """Whether a child ended by itself; it is then waited for."""
-    done, status = os.waitpid(process, os.WNOHANG)
-    if done and status:
-        raise RuntimeError(f"A run that nobody killed ended with status {status}.")
-    return bool(done)
 
 
 def _saving(run: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,20 +131,18 @@ def tiny_config(store: Path, **changes: Any) -> RunConfig:
 def command_settings(store: Path, model_folder: Path, **changes: Any) -> list[str]:
     """What makes the recipe ``smoke`` a tiny run from a model on the disk, for the command."""
     settings = merged(tiny_settings(store), changes)
-    settings["model"] = {
-        "preset": None,
-        "folder": str(model_folder),
-        **{part: {} for part in ("input_spec", "text", "vision", "image_decoder")},
-        **{part: {} for part in ("fusion", "text_decoder")},
-    }
-    return [word for path, value in _flat(settings) for word in ("--set", f"{path}={value}")]
+    settings["model"] = {"preset": None, "folder": str(model_folder)}
+    config = RunConfig.model_validate(settings)
+    plain = config.model_dump(mode="json", exclude={"schema_version"})
+    return [word for item in _flat(plain) for word in ("--set", item)]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    flat: list[tuple[str, str]] = []
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    """``a.b=c`` for every leaf, values as JSON where they are no text."""
+    flat: list[str] = []
     for key, value in tree.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             flat += _flat(value, f"{prefix}{key}.")
         else:
-            flat.append((prefix + key, "null" if value is None else str(value)))
+            flat.append(f"{prefix}{key}={value if isinstance(value, str) else json.dumps(value)}")
     return flat

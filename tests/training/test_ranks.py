@@ -18,14 +18,17 @@ from typing import Any
 import pytest
 import torch
 from boxes import tiny_config
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from safetensors.torch import load_file, save_file
+from simcrop_training.recipes import recipe
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.model import load_model, new_model
+from simcrop_core.input_spec import InputSpec
+from simcrop_core.model import ModelConfig, VisionConfig, load_model, new_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import Ranks
-from simcrop_core.train.build import build_model
+from simcrop_core.train.build import build_model, is_large
 from simcrop_core.train.checkpoint import whole
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.data import open_data
@@ -106,7 +109,7 @@ def write_gradients(
         total, _ = wrapped(fields_of_batch(batch))
         fabric.backward(total)
         average_scalars(module)
-        found = {name: whole(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+        found = whole((n, p.grad) for n, p in module.named_parameters() if p.grad is not None)
         norm = gradient_norm(module)
         mean = total.detach().clone()
         if world_size > 1:
@@ -156,20 +159,20 @@ def losses(run: Path) -> list[float]:
 def test_a_run_of_two_shared_out_is_the_run_of_one_and_its_checkpoints_are_whole(
     store: Path, tmp_path: Path
 ) -> None:
-    one = settings(store, "mae", steps=6)
-    two = settings(store, "mae", steps=6, devices=2, strategy="fsdp", accumulation=2)
-    assert in_ranks(1, lambda _: train(tmp_path / "one", one) and None) == [0]
-    assert in_ranks(2, lambda _: train(tmp_path / "two", two) and None) == [0, 0]
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one = settings(store, "mae", steps=9, accumulation=2, keep=9)
+    two = settings(store, "mae", steps=9, accumulation=2, keep=9, devices=2, strategy="fsdp")
+    run, alone = tmp_path / "two", tmp_path / "one"
+    assert in_ranks(1, lambda _: train(alone, one) and None) == [0]
+    stop = lambda: len(losses(run)) >= 5  # noqa: E731
+    assert in_ranks(2, lambda _: train(run, two, stop=stop) and None) == [0, 0]
+    assert 6 <= len(losses(run)) < 9
     name = "checkpoints/step-00000006"
-    a, b = load_model(tmp_path / "one" / name), load_model(tmp_path / "two" / name)
+    a, b = load_model(alone / name), load_model(run / name)
     for (key, left), right in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4, msg=key)
-    # A run that two shared out goes on as one that one process holds.
-    before, after = (
-        load_file(tmp_path / run / name / "optimiser.safetensors") for run in ("one", "two")
-    )
-    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    # What two shared out, one process goes on with.
+    assert in_ranks(1, lambda _: train(run, one, resume=True) and None) == [0]
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
 
 
 def test_a_run_of_two_goes_on_bit_for_bit(store: Path, tmp_path: Path) -> None:
@@ -267,6 +270,29 @@ def test_a_wish_to_stop_reaches_all_processes(tmp_path: Path) -> None:
         "time.sleep(600)"
     )
     assert supervise(script(body), 2, stopping=lambda: len(list(tmp_path.iterdir())) == 2) == 0
+
+
+def test_large_models_are_shared_out_and_others_held_by_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large, paper = recipe("simcrop-large"), recipe("simcrop-paper")
+    sizes = {"paper": VisionConfig(), "large": VisionConfig(depth=24, width=1024, heads=16)}
+    configs = {
+        name: ModelConfig(name=name, input_spec=InputSpec(), vision=vision)
+        for name, vision in sizes.items()
+    }
+    assert large.model.changes()["vision"] == {"depth": 24, "width": 1024, "heads": 16}
+    assert is_large(configs["large"])
+    assert not is_large(configs["paper"])
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv(SUPERVISED, "1")
+    run = large.run.model_copy(update={"accelerator": "cpu"})
+    assert isinstance(make_fabric(run, large=True).strategy, ModelParallelStrategy)
+    assert isinstance(make_fabric(run, large=False).strategy, DDPStrategy)
+    ddp = run.model_copy(update={"strategy": "ddp"})
+    assert isinstance(make_fabric(ddp, large=True).strategy, DDPStrategy)
+    assert paper.run.strategy == "auto"
 
 
 def test_a_run_for_other_processes_than_there_are_is_refused(store: Path, tmp_path: Path) -> None:

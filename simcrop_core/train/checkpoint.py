@@ -225,8 +225,8 @@ def prune(folder: Path, keep: int) -> None:
     """Keep the newest checkpoints and the one of the least validation loss; remove the others."""
     found = checkpoints(folder)
     losses = {path: read_manifest(path).get("validation_loss") for path in found}
-    validated = [path for path in found if losses[path] is not None]
-    kept = {*found[-keep:], *sorted(validated, key=lambda path: losses[path])[:1]}
+    validated = {path: float(loss) for path, loss in losses.items() if loss is not None}
+    kept = {*found[-keep:], *sorted(validated, key=lambda path: validated[path])[:1]}
     for path in found:
         if path not in kept:
             _remove(path)

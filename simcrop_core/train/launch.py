@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -127,12 +127,13 @@ def _on_first(fabric: Fabric, do: Callable[[], T]) -> T:
             result = do()
         except SimCroPError as e:
             refusal = e
-    result, refusal = fabric.broadcast((result, refusal))
+    shared: Any = fabric.broadcast((result, refusal))
+    result, refusal = shared
     if refusal is not None:
         if fabric.is_global_zero:
             raise refusal
         raise SystemExit(2)  # the first process tells why
-    return result  # type: ignore[return-value]
+    return result
 
 
 def _assemble(

@@ -6,6 +6,7 @@ as one that was never stopped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from simcrop_core.device import Progress, silent
 from simcrop_core.errors import SimCroPError
@@ -223,6 +225,8 @@ class Training:
         """The state as it is now; all processes must ask, and the first one gets it."""
         keep = self.run is not None
         device, rank = self.fabric.device, self.ranks.rank
+        if validation_loss is not None and not math.isfinite(validation_loss):
+            validation_loss = None  # never the best
         random = random_state(device, rank)
         randoms, loaders = [random], [self.data.loader.state_dict()]
         if self.ranks.world_size > 1:
@@ -293,16 +297,12 @@ def gradient_norm(module: nn.Module) -> Tensor:
     grads = [p.grad for p in module.parameters() if p.grad is not None]
     if not grads:
         return torch.zeros(())
-    # Parameters that are shared out and those that are not are measured apart.
-    from torch.distributed.tensor import DTensor
-
-    kinds = [[g for g in grads if isinstance(g, DTensor)], []]
-    kinds[1] = [g for g in grads if not isinstance(g, DTensor)]
-    norms = []
-    for kind in kinds:
-        if kind:
-            norm = torch.nn.utils.get_total_norm(kind)
-            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    # Gradients that the processes share out and those that each holds are measured apart.
+    kinds: list[list[Tensor]] = [[], []]
+    for grad in grads:
+        kinds[isinstance(grad, DTensor)].append(grad)
+    norms = [torch.nn.utils.get_total_norm(kind) for kind in kinds if kind]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     return torch.linalg.vector_norm(torch.stack(norms))
 
 

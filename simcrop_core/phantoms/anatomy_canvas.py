@@ -94,6 +94,15 @@ class Canvas:
         zs, ys, xs = box
         return px[:, :, xs], move_x[zs, ys], py[:, ys], move_y[zs, :, xs], pz[zs]
 
+    def at_flat(self, box: Box, where: NDArray[np.intp]) -> tuple[Volume, Volume, Volume]:
+        """Patient coordinates of some voxels of a box, by their flat numbers in it."""
+        px, move_x, py, move_y, pz = self.parts(box)
+        row, i = np.divmod(where, px.size)
+        k, j = np.divmod(row, py.size)
+        x = px.ravel().take(i) + move_x.ravel().take(row)
+        y = py.ravel().take(j) + move_y.ravel().take(k * px.size + i)
+        return x, y, pz.ravel().take(k)
+
     def paint(self, box: Box, distance: Volume, hu: float | Volume, label: int) -> None:
         """Fill the inside of a surface."""
         self.blend(box, coverage(distance, self.width), hu, label)
@@ -137,50 +146,20 @@ class Canvas:
         return array_zyx.transpose(order)
 
 
-class Slab:
-    """A box of a canvas whose voxels are painted by a list of their flat numbers in it."""
+def overlap(one: Box, other: Box) -> Box | None:
+    """The box that two have in common."""
+    z, y, x = (
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    return (z, y, x) if all(part.start < part.stop for part in (z, y, x)) else None
 
-    def __init__(self, canvas: Canvas, zs: slice, ys: slice, xs: slice | None = None) -> None:
-        self.canvas = canvas
-        self.box: Box = (zs, ys, slice(0, canvas.shape[2]) if xs is None else xs)
-        self.shape = tuple(part.stop - part.start for part in self.box)
 
-    def within(self, box: Box) -> Box:
-        """Where the slab lies in a box that holds it."""
-        z, y, x = (
-            slice(a.start - b.start, a.stop - b.start) for a, b in zip(self.box, box, strict=True)
-        )
-        return z, y, x
-
-    def flat(self, where: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Numbers in the whole canvas."""
-        (zs, ys, xs), (_, ny, nx) = self.box, self.canvas.shape
-        row = where // self.shape[2]
-        out = where + row * (nx - self.shape[2])
-        if self.shape[0] > 1:
-            out += (row // self.shape[1]) * ((ny - self.shape[1]) * nx)
-        out += (zs.start * ny + ys.start) * nx + xs.start
-        return out
-
-    def at(self, where: NDArray[np.intp]) -> tuple[Volume, Volume, Volume]:
-        """Patient coordinates."""
-        px, move_x, py, move_y, pz = self.canvas.parts(self.box)
-        row, i = np.divmod(where, self.shape[2])
-        k, j = np.divmod(row, self.shape[1])
-        x = px.ravel().take(i) + move_x.ravel().take(row)
-        y = py.ravel().take(j) + move_y.ravel().take(k * self.shape[2] + i)
-        return x, y, pz.ravel().take(k)
-
-    def get(self, where: NDArray[np.intp]) -> tuple[Volume, NDArray[np.uint8]]:
-        """Values and labels."""
-        flat = self.flat(where)
-        return self.canvas.hu.reshape(-1).take(flat), self.canvas.labels.reshape(-1).take(flat)
-
-    def put(self, where: NDArray[np.intp], hu: Volume, labels: NDArray[np.uint8]) -> None:
-        """Set values and labels."""
-        flat = self.flat(where)
-        self.canvas.hu.reshape(-1)[flat] = hu
-        self.canvas.labels.reshape(-1)[flat] = labels
+def within(inner: Box, outer: Box) -> Box:
+    """Where a box lies in one that holds it."""
+    z, y, x = (
+        slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
+    )
+    return z, y, x
 
 
 def mix(value: Volume, share: Volume, hu: float | Volume) -> None:

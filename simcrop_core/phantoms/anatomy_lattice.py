@@ -5,7 +5,7 @@ The lattice is tied to the patient, not to the grid, so that every grid sees the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,13 @@ class Lattice:
 
         ``ys`` are the voxels along y that are wanted.
         """
-        planes = np.matmul(self._y[ys], np.matmul(values, self._x.T))
+        wide = np.empty((*values.shape[:2], len(self._x)), np.float32)
+        for some, near in _pieces(self._x):
+            np.matmul(values[:, :, near], self._x[some, near].T, out=wide[:, :, some])
+        lines = self._y[ys]
+        planes = np.empty((len(values), len(lines), len(self._x)), np.float32)
+        for some, near in _pieces(lines):
+            np.matmul(lines[some, near], wide[:, near], out=planes[:, some])
         flat = planes.reshape(len(planes), -1)
 
         def slab(slices: slice) -> Volume:
@@ -64,6 +70,16 @@ class Lattice:
     def voxels(self, values: Volume) -> Volume:
         """Values at all voxels of the box."""
         return self.rows(values)(slice(None))
+
+
+def _pieces(weights: Volume) -> Iterator[tuple[slice, slice]]:
+    """Runs of voxels and the lattice points with a share in them, for weights mostly zero."""
+    first = (weights != 0).argmax(axis=1)
+    last = weights.shape[1] - (weights[:, ::-1] != 0).argmax(axis=1)
+    count = max(4, round(8 * len(weights) / weights.shape[1]))
+    for start in range(0, len(weights), count):
+        some = slice(start, min(start + count, len(weights)))
+        yield some, slice(int(first[some].min()), int(last[some].max()))
 
 
 def _catmull_rom(place: NDArray[np.float64], count: int) -> Volume:

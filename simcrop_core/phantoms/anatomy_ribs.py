@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import RIB_MM, Cage
-from simcrop_core.phantoms.anatomy_canvas import Canvas, Slab, mix
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import coverage
 
@@ -93,28 +93,29 @@ class RibTable:
 
     def paint(
         self,
-        slab: Slab,
+        box: Box,
         where: NDArray[np.intp],
         inside: Volume,
         value: Volume,
         label: NDArray[np.uint8],
     ) -> None:
-        """Paint the ribs into values and labels of voxels listed by their numbers in a slab.
+        """Paint the ribs into values and labels of some voxels of a box.
 
-        ``inside`` is their distance to the pleura.
+        ``where`` are their flat numbers in it, ``inside`` their distances to the pleura.
         """
         middle = np.float32(RIB_MM / 2 + 0.4)
         depth = np.abs(inside - middle)
-        width = slab.canvas.width
+        width = self.canvas.width
         keep = np.flatnonzero(depth < np.float32(4.6 + width))
         if not keep.size:
             return
-        x, y, z = slab.at(where[keep])
-        slices = where[keep] // (slab.shape[1] * slab.shape[2])
-        _, yc, _ = self.cage.outline(slab.canvas.z[slab.box[0]][:, 0, 0])
+        x, y, z = self.canvas.at_flat(box, where[keep])
+        ys, xs = box[1], box[2]
+        slices = where[keep] // ((ys.stop - ys.start) * (xs.stop - xs.start))
+        _, yc, _ = self.cage.outline(self.canvas.z[box[0]][:, 0, 0])
         x = np.abs(x)
-        phi = np.degrees(np.arctan2(x, y - yc[slices])) + np.float32(0.5)
-        rows = (slices + slab.box[0].start) * 181 + phi.astype(np.int32)
+        phi = np.degrees(np.arctan2(x, y - yc.take(slices))) + np.float32(0.5)
+        rows = (slices + box[0].start) * 181 + phi.astype(np.int32)
         up = self.up.ravel().take(rows)
         some = np.flatnonzero((up < 2.2) & ((x > 24) | (y > 0)) & (z < 103))
         keep, up, rows = keep[some], up[some], rows[some]

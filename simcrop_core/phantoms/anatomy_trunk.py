@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_cage import Cage
-from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, Slab, mix
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix, overlap, within
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import RibTable
@@ -52,30 +52,37 @@ def paint_trunk(
     count = max(1, _SLAB_VOXELS // (canvas.shape[1] * canvas.shape[2]))
     for start in range(0, canvas.shape[0], count):
         part = slice(start, min(start + count, canvas.shape[0]))
-        slab = Slab(canvas, part, ys)
+        box = part, ys, slice(0, canvas.shape[2])
         now = [rows(part) for rows in fields]
         above = diaphragm(part)[:, ys]
-        _paint_wall(slab, ribs, *now, above)
-        chest.paint(slab, lobes, now[2], above)
+        # Painted apart, so that a voxel's number is the same in all arrays of the slab.
+        hu, labels = _paint_wall(canvas, box, ribs, *now, above)
+        chest.paint(box, hu, labels, lobes, now[2], above)
+        canvas.hu[box], canvas.labels[box] = hu, labels
     return lobes, diaphragm
 
 
 def _paint_wall(
-    slab: Slab, ribs: RibTable, skin: Volume, muscle: Volume, inside: Volume, diaphragm: Volume
-) -> None:
-    """Paint all but the lungs. The cavity is filled with fat; its wall needs more thought."""
-    canvas, width = slab.canvas, slab.canvas.width
-    hu, labels = canvas.hu[slab.box], canvas.labels[slab.box]
+    canvas: Canvas,
+    box: Box,
+    ribs: RibTable,
+    skin: Volume,
+    muscle: Volume,
+    inside: Volume,
+    diaphragm: Volume,
+) -> tuple[Volume, NDArray[np.uint8]]:
+    """All but the lungs: the cavity is filled with fat, its wall needs more thought."""
+    width = canvas.width
     deep = inside <= np.float32(-0.5 * width)
     deep &= skin < -3
-    np.copyto(hu, np.float32(-102), where=deep)
+    hu = np.where(deep, np.float32(-102), np.float32(-1000))
     fat = np.full(deep.shape, LABELS["abdominal fat"], np.uint8)
     fat[diaphragm >= 0] = LABELS["mediastinal fat"]
-    np.copyto(labels, fat, where=deep)
+    labels = fat * deep
     where = np.flatnonzero((skin < np.float32(0.5 * width)) > deep)
     if not where.size:
-        return
-    skin, muscle, inside, kind = (a.ravel().take(where) for a in (skin, muscle, inside, fat))
+        return hu, labels
+    skin, muscle, inside = (a.reshape(-1).take(where) for a in (skin, muscle, inside))
     share = coverage(skin, width)
     label = (share >= 0.5) * np.uint8(LABELS["skin"])
     share *= np.float32(1025)
@@ -99,75 +106,90 @@ def _paint_wall(
     share = coverage(inside, width)
     share *= skin < -3
     mix(value, share, -102)
-    np.copyto(label, kind, where=share >= 0.5)
-    ribs.paint(slab, where, inside, value, label)
-    slab.put(where, value, label)
+    inner = np.flatnonzero(share >= 0.5)
+    label[inner] = fat.reshape(-1).take(where[inner])
+    ribs.paint(box, where, inside, value, label)
+    hu.reshape(-1)[where] = value
+    labels.reshape(-1)[where] = label
+    return hu, labels
 
 
 class _Lungs:
     """Paints lungs and diaphragm within the cage."""
 
     def __init__(self, canvas: Canvas, cage: Cage, heart: HeartShape, lung_hu: float) -> None:
-        self.canvas, self.cage, self.lung_hu = canvas, cage, np.float32(lung_hu)
+        self.canvas, self.cage = canvas, cage
         self.box = canvas.box((-166, -130, -340), (166, 114, 108))
         if self.box is None:
             return
         lattice = Lattice(canvas, self.box, _LATTICE_MM)
         sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
-        self.fields = [
-            lattice.rows(lattice(cage.mediastinum, sac)),
-            lattice.rows(lattice(cage.oblique_fissure)),
-            lattice.rows(lattice(cage.horizontal_fissure)),
-            _mottle(canvas, cage, self.box),
-        ]
+        self.between = lattice.rows(lattice(cage.mediastinum, sac))
+        self.oblique = lattice.rows(lattice(cage.oblique_fissure))
+        self.horizontal = lattice.rows(lattice(cage.horizontal_fissure))
+        self.air = _air(canvas, cage, self.box, lung_hu)
 
     def paint(
-        self, slab: Slab, lobes: NDArray[np.uint8], inside: Volume, diaphragm: Volume
+        self,
+        box: Box,
+        hu: Volume,
+        labels: NDArray[np.uint8],
+        lobes: NDArray[np.uint8],
+        inside: Volume,
+        diaphragm: Volume,
     ) -> None:
-        """Paint some slices, given the distances to cage and diaphragm there."""
-        if self.box is None:
+        """Paint in a box, given the distances to cage and diaphragm there.
+
+        ``hu`` and ``labels`` are those of the box, ``lobes`` those of the whole canvas.
+        """
+        here = overlap(box, self.box) if self.box else None
+        if self.box is None or here is None:
             return
-        box = tuple(
-            slice(max(a.start, b.start), min(a.stop, b.stop))
-            for a, b in zip(slab.box, self.box, strict=True)
-        )
-        here, width = Slab(self.canvas, *box), self.canvas.width
-        if min(here.shape) <= 0:
-            return
-        inside = inside[here.within(slab.box)]
-        where = np.flatnonzero(inside < np.float32(0.5 * width))
-        if not where.size:
-            return
-        zs, ys, xs = here.within(self.box)
-        between, oblique, horizontal, air = (
-            rows(zs)[:, ys, xs].ravel().take(where) for rows in self.fields
-        )
-        inside = inside.ravel().take(where)
-        diaphragm = diaphragm[here.within(slab.box)].ravel().take(where)
-        hu, labels = here.get(where)
+        canvas, width = self.canvas, self.canvas.width
+        local, (zs, ys, xs) = within(here, box), within(here, self.box)
+        inside, diaphragm = inside[local], diaphragm[local]
+        hu_box, labels_box = hu[local], labels[local]
         cup = np.abs(diaphragm + np.float32(1.2))
         cup -= np.float32(1.6)
-        share = coverage(np.maximum(cup, inside, out=cup), width)
-        mix(hu, share, 48)
-        labels[share >= 0.5] = LABELS["diaphragm"]
-        share = coverage(self.cage.lungs(inside, between, diaphragm), width)
-        x, y, _ = here.at(where)
-        air -= np.float32(0.34) * y
-        air += self.lung_hu
-        right, upper, top = x > 0, oblique > 0, horizontal > 0
+        np.maximum(cup, inside, out=cup)
+        near = cup < np.float32(0.5 * width)
+        if near.any():
+            share, value = coverage(cup[near], width), hu_box[near]
+            mix(value, share, 48)
+            hu_box[near] = value
+            near[near] = share >= 0.5
+            labels_box[near] = LABELS["diaphragm"]
+        surface = self.cage.lungs(inside, self.between(zs)[:, ys, xs], diaphragm)
+        where = np.flatnonzero(surface < np.float32(0.5 * width))
+        if not where.size:
+            return
+        values = hu_box.ravel()
+        px, move_x, *_ = canvas.parts(here)
+        right = ((px + move_x) > 0).reshape(-1).take(where)
+        air, oblique, horizontal = (
+            rows(zs)[:, ys, xs].ravel().take(where)
+            for rows in (self.air, self.oblique, self.horizontal)
+        )
+        share = coverage(surface.ravel().take(where), width)
+        upper, top = oblique > 0, horizontal > 0
         line = sheet_coverage(horizontal, 0.55, width)
         line *= right & upper
         np.maximum(line, sheet_coverage(oblique, 0.55, width), out=line)
         line *= np.float32(520)
         air += line
-        mix(hu, share, air)
-        inner = share >= 0.5
+        value = values.take(where)
+        mix(value, share, air)
+        values[where] = value
+        hu[local] = values.reshape(inside.shape)
+        inner = np.flatnonzero(share >= 0.5)
         up = upper.view(np.uint8)
         number = np.where(right, 3 - up * (1 + top.view(np.uint8)), 5 - up).astype(np.uint8)
-        np.copyto(labels, number + np.uint8(LABELS[LOBES[0]] - 1), where=inner)
-        number *= inner
-        here.put(where, hu, labels)
-        lobes.reshape(-1)[here.flat(where)] = number
+        where, number = where[inner], number[inner]
+        part = np.zeros(inside.shape, np.uint8)
+        part.reshape(-1)[where] = number
+        lobes[here] = part
+        part += np.uint8(LABELS[LOBES[0]] - 1)
+        np.copyto(labels_box, part, where=part >= LABELS[LOBES[0]])
 
 
 def paint_breasts(canvas: Canvas, cage: Cage) -> None:
@@ -189,8 +211,8 @@ def paint_breasts(canvas: Canvas, cage: Cage) -> None:
     canvas.blend(box, np.asarray(share * free, np.float32), 28, None)
 
 
-def _mottle(canvas: Canvas, cage: Cage, box: Box) -> Rows:
-    """Slow changes of density (HU) within the lungs."""
+def _air(canvas: Canvas, cage: Cage, box: Box, lung_hu: float) -> Rows:
+    """Hounsfield units of the air in the lungs: denser behind, with slow changes."""
     tile = np.random.default_rng([cage.patient.seed, 6]).normal(0, 11, (32, 32, 32))
     step = 11.0
     lattice = Lattice(canvas, box, step)
@@ -199,5 +221,6 @@ def _mottle(canvas: Canvas, cage: Cage, box: Box) -> Rows:
         for line, offset in zip(lattice.lines, canvas.frame.offset_mm, strict=True)
     ]
     x, y, z = numbers
-    values = tile[z[:, None, None], y[None, :, None], x[None, None, :]].astype(np.float32)
-    return lattice.rows(values)
+    mottle = tile[z[:, None, None], y[None, :, None], x[None, None, :]].astype(np.float32)
+    behind = lattice(lambda _x, y, _z: np.float32(lung_hu) - np.float32(0.34) * y)
+    return lattice.rows(mottle + behind)

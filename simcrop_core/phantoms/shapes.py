@@ -68,11 +68,21 @@ def capsule(
     d = q - p
     length2 = np.float32(max(float(d @ d), 1e-6))
     u, v, w = x - p[0], y - p[1], z - p[2]
-    t = np.clip((u * d[0] + v * d[1] + w * d[2]) / length2, 0, 1)
-    gap = np.sqrt((u - t * d[0]) ** 2 + (v - t * d[1]) ** 2 + (w - t * d[2]) ** 2)
-    return np.asarray(
-        gap - (np.float32(radius_a) + t * np.float32(radius_b - radius_a)), np.float32
-    )
+    along = u * d[0] + v * d[1]
+    along = along + w * d[2]
+    gap = u * u + v * v
+    gap = gap + w * w
+    # With t the place along the axis, from 0 to 1: |u|^2 - 2 t (u d) + t^2 d^2.
+    t = clip(along / length2, 0, 1)
+    along *= -2
+    along += t * length2
+    along *= t
+    gap += along
+    np.sqrt(np.maximum(gap, 0, out=gap), out=gap)
+    t *= np.float32(radius_b - radius_a)
+    gap -= t
+    gap -= np.float32(radius_a)
+    return gap
 
 
 def smooth_union(a: Volume, b: Volume, blend_mm: float) -> Volume:

@@ -79,11 +79,13 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     number = int(rng.integers(2**31))
     for k in range(len(points) - 1):
         for box, distance in canvas.capsules(points[k : k + 2], radius[k : k + 2] - 2.6):
-            x, y, z = canvas.at(box)
-            stool = -5 + 32 * grain(x, y, z, np.random.default_rng(number), 11)
+            _, y, _ = canvas.at(box)
+            stool = grain(canvas.parts(box), np.random.default_rng(number), 11)
+            stool *= np.float32(32)
+            stool -= np.float32(5)
             surface = np.float32(points[k : k + 2, 1].mean() + level)
-            content = np.where(y > surface, -940, stool).astype(np.float32)
-            canvas.blend(box, coverage(distance, canvas.width), content, LABELS["bowel"])
+            stool[np.broadcast_to(y > surface, stool.shape)] = -940
+            canvas.blend(box, coverage(distance, canvas.width), stool, LABELS["bowel"])
     for _ in range(28):
         x0, y0, z0 = rng.uniform((-90, -12, -330), (40, 68, -222))
         center, half = np.array((x0, y0, z0 + rise)), rng.uniform(9, 15, 3)
@@ -103,7 +105,7 @@ def _organs(
         return
     lattice = Lattice(canvas, box, 6.5)
     p = lattice.points
-    under = np.maximum(cage.diaphragm(*p) + 3.4, cage.inside(*p) + 2.5)
+    under = np.maximum(cage.diaphragm_mapped(*p) + 3.4, cage.inside(*p) + 2.5)
     stomach = np.maximum(_stomach(cage, p, rise), under + 1)
     liver = np.maximum(_liver(p, under, rise, rng), 2.5 - stomach)
     spleen = ellipsoid(
@@ -113,24 +115,21 @@ def _organs(
     spleen = smooth_intersection(np.maximum(spleen, 2 - stomach), under, 8)
     gall = ellipsoid(*p, (50, 40, -212 + rise), np.array((13, 15, 27)) * rng.uniform(0.7, 1.15))
     liver = np.maximum(liver, 0.5 - gall)
-    values = {
-        n: lattice.voxels(v)
-        for n, v in (("liver", liver), ("spleen", spleen), ("stomach", stomach))
-    }
-    canvas.paint(box, values["spleen"], hu["spleen"], LABELS["spleen"])
-    canvas.paint(box, values["liver"], hu["liver"], LABELS["liver"])
+    for name, values in (("spleen", spleen), ("liver", liver)):
+        near = lattice.near(values, 6.5)
+        if near is not None:
+            canvas.paint(near, lattice.voxels(values, near), hu[name], LABELS[name])
     _liver_vessels(canvas, hu, rise)
-    bag = lattice.voxels(gall)
-    canvas.paint(box, bag, 28, LABELS["gallbladder"])
-    canvas.paint(box, bag + 1.6, 7, LABELS["gallbladder"])
-    canvas.paint(box, values["stomach"], hu["stomach wall"], LABELS["stomach"])
-    part = np.nonzero(values["stomach"] < 1)
-    if part[0].size:
-        near = tuple(slice(int(k.min()), int(k.max()) + 1) for k in part)
-        z, y, x = (
-            slice(b.start + n.start, b.start + n.stop) for b, n in zip(box, near, strict=True)
-        )
-        _fill_stomach(canvas, cage, (z, y, x), values["stomach"][near])
+    near = lattice.near(gall, 6.5)
+    if near is not None:
+        bag = lattice.voxels(gall, near)
+        canvas.paint(near, bag, 28, LABELS["gallbladder"])
+        canvas.paint(near, bag + np.float32(1.6), 7, LABELS["gallbladder"])
+    near = lattice.near(stomach, 6.5)
+    if near is not None:
+        distance = lattice.voxels(stomach, near)
+        canvas.paint(near, distance, hu["stomach wall"], LABELS["stomach"])
+        _fill_stomach(canvas, cage, near, distance)
 
 
 def _liver(
@@ -179,11 +178,12 @@ def _stomach(cage: Cage, p: tuple[Volume, Volume, Volume], rise: float) -> Volum
 
 def _fill_stomach(canvas: Canvas, cage: Cage, box: Box, stomach: Volume) -> None:
     """Food and gas, the gas in front."""
-    x, y, z = canvas.at(box)
+    _, y, _ = canvas.at(box)
+    parts = canvas.parts(box)
     rng = np.random.default_rng([cage.patient.seed, 14])
-    folds = grain(x, y, z, rng, 16, 3)
+    folds = grain(parts, rng, 16, 3)
     level = 58 - 92 * cage.patient.stomach_gas
-    food = rng.uniform(8, 30) + rng.choice([3.0, 5.0, 12.0]) * grain(x, y, z, rng, 16, 7)
+    food = rng.uniform(8, 30) + rng.choice([3.0, 5.0, 12.0]) * grain(parts, rng, 16, 7)
     air = coverage(np.float32(level) - y, canvas.width)
     content = food + air * (-965 - food)
     canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content.astype(np.float32), None)

@@ -209,9 +209,14 @@ def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) ->
     if box is None:
         return
     lattice = Lattice(canvas, box, 5.0)
-    depth = lattice.voxels(lattice(cage.inside))
-    azimuth = lattice.voxels(lattice(cage.azimuth))
-    x, _, z = canvas.at(box)
+    depth = lattice.voxels(lattice(cage.inside)) - np.float32(21.5 if up else 22.5)
+    # Most of the box is far from the plate.
+    where = np.flatnonzero(np.abs(depth) < np.float32(4.1 + 1.3 + canvas.width))
+    if not where.size:
+        return
+    depth = depth.ravel().take(where)
+    azimuth = lattice.voxels(lattice(cage.azimuth)).ravel().take(where)
+    x, _, z = canvas.at_flat(box, where)
     turn = -16.0 if up else 0.0
     s = (azimuth - np.float32(122 + turn)) * np.float32(2)
     w = z - np.float32(14 if up else 0)
@@ -221,8 +226,8 @@ def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) ->
     lower = (-(s + 22) * 0.78 - (w - 44) * 0.62 - 8) * np.float32(1.0)
     edge = smooth_union(-upper, -medial, 0.1) * -1
     edge = np.maximum(edge, lower)
-    middle = np.float32(21.5 if up else 22.5)
     thick = 1.5 + 2.6 * np.clip(1 + lower / 9, 0, 1)
-    plate = np.maximum(np.abs(depth - middle) - thick, edge)
-    plate = np.where(side * x > 45, plate, 9).astype(np.float32)
+    near = np.maximum(np.abs(depth) - thick, edge)
+    plate = np.full(tuple(part.stop - part.start for part in box), 9, np.float32)
+    plate.reshape(-1)[where] = np.where(side * x > 45, near, 9)
     canvas.bone(box, plate, 700, marrow_hu, 1.3, LABELS["scapulae"])

@@ -44,9 +44,15 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     paint_mediastinum(canvas, cage, heart, hu, diaphragm)
     paint_couch(canvas, cage, plan.scanner)
     scale = frame.mean_scale
-    lines = {n: Centreline(frame.world(p), r * scale) for n, (p, r) in tubes.items()}
     for name, points in heart.coronaries().items():
-        lines[name] = Centreline(frame.world(points), np.full(len(points), 1.7) * scale)
+        tubes = tubes | {name: (points, np.full(len(points), 1.7))}
+    # All at once: the way back from patient to world takes several rounds.
+    ends = np.cumsum([len(points) for points, _ in tubes.values()])[:-1]
+    worlds = np.split(frame.world(np.concatenate([points for points, _ in tubes.values()])), ends)
+    lines = {
+        name: Centreline(world, radius * scale)
+        for (name, (_, radius)), world in zip(tubes.items(), worlds, strict=True)
+    }
     trees = grow_trees(cage, heart, frame)
     paint_trees(canvas, lobes, trees, hu["pulmonary artery"], hu["pulmonary veins"])
     marks = {

@@ -11,6 +11,7 @@ behind, the right 1 to 2 cm higher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy_courses import Course, spine_bow
 from simcrop_core.phantoms.plan import PatientPlan
-from simcrop_core.phantoms.shapes import capsule, ellipsoid, smooth_intersection, smooth_union
+from simcrop_core.phantoms.shapes import capsule, clip, ellipsoid, smooth_intersection, smooth_union
 
 Volume = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -46,6 +47,9 @@ _CAGE = np.array(
     ],
     float,
 )
+#: The diaphragm's map in patient coordinates.
+_MAP_MM = 3.0
+_MAP_X, _MAP_Y = np.arange(-240.0, 241.0, _MAP_MM), np.arange(-210.0, 211.0, _MAP_MM)
 RIB_MM = 10.5  # from the pleura to the outside of the ribs
 
 
@@ -243,11 +247,35 @@ class Cage:
 
     def diaphragm(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the top of the diaphragm: positive above it."""
+        height, level = self._diaphragm_level(x, y)
+        return np.asarray((z - height) * level, np.float32)
+
+    def diaphragm_mapped(self, x: Volume, y: Volume, z: Volume) -> Volume:
+        """The same from a map of it, good to about 0.1 mm, for many points."""
+        u = clip((x - np.float32(_MAP_X[0])) / np.float32(_MAP_MM), 0, len(_MAP_X) - 1.001)
+        v = clip((y - np.float32(_MAP_Y[0])) / np.float32(_MAP_MM), 0, len(_MAP_Y) - 1.001)
+        i, j = u.astype(np.int32), v.astype(np.int32)
+        u -= i
+        v -= j
+        first = j * len(_MAP_X) + i
+        height, level = (
+            _bilinear(table.ravel(), first, len(_MAP_X), u, v) for table in self._diaphragm_map
+        )
+        return np.asarray((z - height) * level, np.float32)
+
+    @cached_property
+    def _diaphragm_map(self) -> tuple[Volume, Volume]:
+        return self._diaphragm_level(
+            _MAP_X.astype(np.float32)[None], _MAP_Y.astype(np.float32)[:, None]
+        )
+
+    def _diaphragm_level(self, x: Volume, y: Volume) -> tuple[Volume, Volume]:
+        """Height of the diaphragm and the cosine of its slope."""
         height = self.diaphragm_height(x, y)
         step = np.float32(2)
         gx = (self.diaphragm_height(x + step, y) - height) / step
         gy = (self.diaphragm_height(x, y + step) - height) / step
-        return np.asarray((z - height) / np.sqrt(1 + gx * gx + gy * gy), np.float32)
+        return height, np.asarray(1 / np.sqrt(1 + gx * gx + gy * gy), np.float32)
 
     # -- mediastinum and lungs -------------------------------------------------------------------
 
@@ -321,6 +349,17 @@ class Cage:
         dome = 0.0022 * ((x - 70) ** 2 + (y - 25) ** 2)
         level = np.float32(-30 + 7 * f[4]) + 0.08 * (y - 20) - dome
         return np.asarray(z - level, np.float32)
+
+
+def _bilinear(table: Volume, first: NDArray[np.int32], row: int, u: Volume, v: Volume) -> Volume:
+    """Between four neighbours in a flat table, the first of them given."""
+    near, far = table.take(first), table.take(first + row)
+    near += u * (table.take(first + 1) - near)
+    far += u * (table.take(first + row + 1) - far)
+    far -= near
+    far *= v
+    near += far
+    return near
 
 
 def _column_y(course: Course) -> tuple[FloatArray, FloatArray]:

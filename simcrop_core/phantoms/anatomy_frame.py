@@ -109,13 +109,18 @@ class Frame:
         c, s = np.cos(self.roll_rad), np.sin(self.roll_rad)
         kx, ky = self.slope
         u, v = p[..., 0], p[..., 1]
+        lifts = [
+            amplitude * np.sin(along * w + phase)
+            for amplitude, _, _, along, _, phase in self.waves_K6
+        ]
         for _ in range(5):  # the warp is gentle: fixed point, a tenth per round
             dx, dy = np.zeros_like(w), np.zeros_like(w)
             wx, wy = c * u - s * v + kx * w, s * u + c * v + ky * w
-            for amplitude, axis, across, along, p1, p2 in self.waves_K6:
-                other = wy if axis == 0 else wx
-                wave = amplitude * np.sin(across * other + p1) * np.sin(along * w + p2)
-                dx, dy = (dx + wave, dy) if axis == 0 else (dx, dy + wave)
+            for lift, (_, axis, across, _, phase, _) in zip(lifts, self.waves_K6, strict=True):
+                if axis == 0:
+                    dx += lift * np.sin(across * wy + phase)
+                else:
+                    dy += lift * np.sin(across * wx + phase)
             u, v = p[..., 0] - dx, p[..., 1] - dy
         world = np.stack([c * u - s * v + kx * w, s * u + c * v + ky * w, w], axis=-1)
         return world + np.asarray(self.offset_mm)

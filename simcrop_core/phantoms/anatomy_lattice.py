@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, within
 
 Volume = NDArray[np.float32]
 
@@ -19,6 +19,7 @@ class Lattice:
     """Points every ``step_mm`` around the voxels of a box."""
 
     def __init__(self, canvas: Canvas, box: Box, step_mm: float) -> None:
+        self.box = box
         lines, weights = [], []
         for world, part in zip(range(3), (box[2], box[1], box[0]), strict=True):
             voxels = canvas.lines[world][part].astype(np.float64)
@@ -49,13 +50,7 @@ class Lattice:
 
         ``ys`` are the voxels along y that are wanted.
         """
-        wide = np.empty((*values.shape[:2], len(self._x)), np.float32)
-        for some, near in _pieces(self._x):
-            np.matmul(values[:, :, near], self._x[some, near].T, out=wide[:, :, some])
-        lines = self._y[ys]
-        planes = np.empty((len(values), len(lines), len(self._x)), np.float32)
-        for some, near in _pieces(lines):
-            np.matmul(lines[some, near], wide[:, near], out=planes[:, some])
+        planes = self._planes(values, ys, slice(None))
         flat = planes.reshape(len(planes), -1)
 
         def slab(slices: slice) -> Volume:
@@ -67,9 +62,37 @@ class Lattice:
 
         return slab
 
-    def voxels(self, values: Volume) -> Volume:
-        """Values at all voxels of the box."""
-        return self.rows(values)(slice(None))
+    def _planes(self, values: Volume, ys: slice, xs: slice) -> Volume:
+        columns, lines = self._x[xs], self._y[ys]
+        wide = np.empty((*values.shape[:2], len(columns)), np.float32)
+        for some, near in _pieces(columns):
+            np.matmul(values[:, :, near], columns[some, near].T, out=wide[:, :, some])
+        planes = np.empty((len(values), len(lines), len(columns)), np.float32)
+        for some, near in _pieces(lines):
+            np.matmul(lines[some, near], wide[:, near], out=planes[:, some])
+        return planes
+
+    def voxels(self, values: Volume, box: Box | None = None) -> Volume:
+        """Values at all voxels of the box or of one in it."""
+        zs, ys, xs = within(self.box if box is None else box, self.box)
+        used = np.flatnonzero(self._z[zs].any(axis=0))
+        near = slice(int(used[0]), int(used[-1]) + 1)
+        planes = self._planes(values[near], ys, xs)
+        out = self._z[zs, near] @ planes.reshape(len(planes), -1)
+        return np.asarray(out.reshape(-1, *planes.shape[1:]))
+
+    def near(self, values: Volume, reach_mm: float = 0.0) -> Box | None:
+        """The part of the box that a surface can reach, given its distance; None for nothing."""
+        close = values < np.float32(reach_mm)
+        parts = []
+        for axis, weights in enumerate((self._z, self._y, self._x)):
+            others = tuple(a for a in range(3) if a != axis)
+            found = np.flatnonzero((weights[:, close.any(axis=others)] != 0).any(axis=1))
+            if not found.size:
+                return None
+            start = self.box[axis].start
+            parts.append(slice(start + int(found[0]), start + int(found[-1]) + 1))
+        return parts[0], parts[1], parts[2]
 
 
 def _pieces(weights: Volume) -> Iterator[tuple[slice, slice]]:

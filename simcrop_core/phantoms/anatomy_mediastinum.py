@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import Cage, column
-from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_canvas import Canvas, overlap, within
 from simcrop_core.phantoms.anatomy_courses import Course
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 from simcrop_core.phantoms.anatomy_lattice import Lattice
@@ -153,13 +153,19 @@ def _heart(
         return
     lattice = Lattice(canvas, box, 3.5)
     parts = heart.chambers(*lattice.points)
-    below = 1.5 - diaphragm(box[0])[:, box[1], box[2]]
-    sac = np.maximum(lattice.voxels(parts["pericardium"]), below)
-    inside = np.maximum(lattice.voxels(cage.inside(*lattice.points)) + 1, sac)
-    canvas.paint(box, inside, -92, LABELS["pericardium"])
+    outer = lattice.near(parts["pericardium"], 5)
+    if outer is None:
+        return
+    below = np.float32(1.5) - diaphragm(outer[0])[:, outer[1], outer[2]]
+    sac = np.maximum(lattice.voxels(parts["pericardium"], outer), below)
+    inside = lattice.voxels(cage.inside(*lattice.points), outer)
+    inside += 1
+    np.maximum(inside, sac, out=inside)
+    canvas.paint(outer, inside, -92, LABELS["pericardium"])
     line = sheet_coverage(sac + np.float32(0.6), 1.3, canvas.width)
     line *= inside < 1.5
-    canvas.blend(box, line, 18, None)
+    canvas.blend(outer, line, 18, None)
+    below += 2
     order = (
         ("myocardium", "myocardium"),
         ("right atrium", "right heart"),
@@ -168,8 +174,12 @@ def _heart(
         ("left ventricle", "left heart"),
     )
     for name, key in order:
-        distance = np.maximum(lattice.voxels(parts[name]), below + 2)
-        canvas.paint(box, distance, hu[key], LABELS[name])
+        near = lattice.near(parts[name], 3.5)
+        near = None if near is None else overlap(near, outer)
+        if near is not None:
+            distance = lattice.voxels(parts[name], near)
+            np.maximum(distance, below[within(near, outer)], out=distance)
+            canvas.paint(near, distance, hu[key], LABELS[name])
 
 
 def _thyroid(canvas: Canvas, cage: Cage, hu: float) -> None:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import LABELS, LOBES, Tree
 from simcrop_core.phantoms.anatomy_cage import Cage
-from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_canvas import Canvas, mix
 from simcrop_core.phantoms.anatomy_courses import Course
 from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.anatomy_heart import HeartShape
 
 FloatArray = NDArray[np.float64]
+Volume = NDArray[np.float32]
 
 _MURRAY = 1 / 2.6
 #: Lobe -> where its bronchus starts (end of this course) and where it begins to divide; calibre.
@@ -71,6 +72,7 @@ _MAIN_VEINS = (
 )
 _Mains = tuple[tuple[str, int, int, float], ...]
 _CLOUD_MM = 11.0
+_CACHED = 60_000
 
 
 def grow_trees(cage: Cage, heart: HeartShape, frame: Frame) -> dict[str, Tree]:
@@ -292,17 +294,19 @@ def _paint_tree(
     if not where.size:
         return
     labels = canvas.labels.reshape(-1)
-    free = lobes.reshape(-1)[where] > 0
-    fat = labels[where] == LABELS["mediastinal fat"]
-    wall = labels[where] == LABELS["airway walls"]
-    open_ = free | fat | (wall if deep else False)
-    if not deep:
-        open_ &= ~np.isin(labels[where], [LABELS["bronchi"], LABELS["trachea"]])
+    before = labels.take(where)
+    open_ = lobes.reshape(-1).take(where) > 0
+    open_ |= before == LABELS["mediastinal fat"]
+    if deep:
+        open_ |= before == LABELS["airway walls"]
+    else:
+        open_ &= (before != LABELS["bronchi"]) & (before != LABELS["trachea"])
     where, share = where[open_], share[open_]
     values = canvas.hu.reshape(-1)
-    values[where] += share * (np.float32(hu) - values[where])
-    full = where[share >= 0.5]
-    labels[full] = LABELS[name]
+    value = values.take(where)
+    mix(value, share, hu)
+    values[where] = value
+    labels[where[share >= 0.5]] = LABELS[name]
 
 
 def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, FloatArray]:
@@ -350,31 +354,55 @@ def _splat(
         for rows, edge in ((within, False), (some, True)):
             if not rows.any():
                 continue
-            far = np.zeros((int(rows.sum()), len(ball)), np.float32)
-            for k in range(3):
-                gap = ball[None, :, k] - rest[rows][:, k, None]
-                gap *= np.float32(step[k])
-                gap *= gap
-                far += gap
-            np.sqrt(far, out=far)
-            thick = r[rows][:, None]
-            share = np.clip((thick - far) / width + np.float32(0.5), 0, 1)
-            # A thread thinner than a voxel fills only its own cross-section of it.
-            share *= np.minimum(1, 3.1 * (thick / width) ** 2 + np.float32(0.02))
-            hit = share > 0.01
-            if edge:
-                for k in range(3):
-                    at = near[rows][:, k, None] + ball[None, :, k]
-                    hit &= (at >= 0) & (at < size[k])
-            base = (near[rows, 2].astype(np.int64) * size[1] + near[rows, 1]) * size[0]
-            jump = (ball[:, 2] * size[1] + ball[:, 1]) * size[0] + ball[:, 0]
-            flat = (base + near[rows, 0])[:, None] + jump[None]
-            found.append(flat[hit])
-            shares.append(share[hit])
+            numbers = np.flatnonzero(rows)
+            # As many balls at once as the processor's cache holds.
+            for part in np.array_split(numbers, -(-numbers.size * len(ball) // _CACHED)):
+                _splat_balls(
+                    near[part], rest[part], r[part], ball, step, width, size, edge, found, shares
+                )
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     where, share = np.concatenate(found), np.concatenate(shares)
     total = np.zeros(int(np.prod(canvas.shape)), np.float32)
     np.maximum.at(total, where, share)
     # A voxel may be named several times, each time with the same share.
-    return where, total[where]
+    return where, total.take(where)
+
+
+def _splat_balls(
+    near_N3: NDArray[np.int32],
+    rest_N3: Volume,
+    radius_N: Volume,
+    ball_B3: NDArray[np.int32],
+    step: FloatArray,
+    width: np.float32,
+    size: NDArray[np.int64],
+    edge: bool,
+    found: list[NDArray[np.int64]],
+    shares: list[Volume],
+) -> None:
+    """Append numbers and shares of the voxels that balls fill; ``edge``: some leave the canvas."""
+    share = np.zeros((len(near_N3), len(ball_B3)), np.float32)
+    gap = np.empty_like(share)
+    for k in range(3):
+        scale = np.float32(step[k])
+        np.subtract(ball_B3[:, k] * scale, (rest_N3[:, k] * scale)[:, None], out=gap)
+        gap *= gap
+        share += gap
+    np.sqrt(share, out=share)
+    share *= -1 / width
+    share += (radius_N / width + np.float32(0.5))[:, None]
+    np.minimum(share, 1, out=share)
+    # A thread thinner than a voxel fills only its own cross-section of it.
+    share *= np.minimum(1, 3.1 * (radius_N / width) ** 2 + np.float32(0.02))[:, None]
+    hit = share > 0.01
+    if edge:
+        for k in range(3):
+            at = near_N3[:, k, None] + ball_B3[None, :, k]
+            hit &= (at >= 0) & (at < size[k])
+    base = (near_N3[:, 2].astype(np.int64) * size[1] + near_N3[:, 1]) * size[0] + near_N3[:, 0]
+    jump = (ball_B3[:, 2] * size[1] + ball_B3[:, 1]) * size[0] + ball_B3[:, 0]
+    where = np.flatnonzero(hit)
+    row, column = np.divmod(where, len(ball_B3))
+    found.append(base.take(row) + jump.take(column))
+    shares.append(share.reshape(-1).take(where))

@@ -28,7 +28,6 @@ from simcrop_core.phantoms.shapes import (
 
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
-_WHOLE = (slice(None),) * 3
 _LATTICE_MM = 6.5
 _SLAB_VOXELS = 120_000
 
@@ -37,7 +36,8 @@ def paint_trunk(
     canvas: Canvas, cage: Cage, heart: HeartShape, lung_hu: float
 ) -> tuple[NDArray[np.uint8], Rows]:
     """Paint all of the trunk; returns the lobes and the distance to the diaphragm by slices."""
-    lattice = Lattice(canvas, _WHOLE, _LATTICE_MM)
+    whole = slice(0, canvas.shape[0]), slice(0, canvas.shape[1]), slice(0, canvas.shape[2])
+    lattice = Lattice(canvas, whole, _LATTICE_MM)
     inside = lattice(cage.inside)
     muscle = lattice(cage.muscle, inside)
     arm = lattice(cage.arm)
@@ -45,7 +45,7 @@ def paint_trunk(
     muscle = smooth_intersection(smooth_union(muscle, arm, 12), -lattice(cage.armpit), 8)
     ys = lattice.reached(skin < canvas.width)
     fields = [lattice.rows(values, ys) for values in (skin, muscle, inside)]
-    diaphragm = lattice.rows(lattice(cage.diaphragm))
+    diaphragm = lattice.rows(lattice(cage.diaphragm_mapped))
     lobes = np.zeros(canvas.shape, np.uint8)
     chest = _Lungs(canvas, cage, heart, lung_hu)
     ribs = RibTable(canvas, cage)
@@ -199,13 +199,17 @@ def paint_breasts(canvas: Canvas, cage: Cage) -> None:
     if box is None:
         return
     lattice = Lattice(canvas, box, _LATTICE_MM)
-    breast = lattice.voxels(lattice(cage.breasts))
+    breast = lattice(cage.breasts)
+    box = lattice.near(breast, _LATTICE_MM)
+    if box is None:
+        return
+    breast = lattice.voxels(breast, box)
     labels = canvas.labels[box]
     free = (labels == LABELS["subcutaneous fat"]) & (breast < 0)
     labels[free] = LABELS["breasts"]
     rng = np.random.default_rng([cage.patient.seed, 15])
-    x, y, z = canvas.at(box)
-    strands = grain(x, y, z, rng, 17, 5) + 0.8 * grain(x, y, z, rng, 7, 4)
+    parts = canvas.parts(box)
+    strands = grain(parts, rng, 17, 5) + np.float32(0.8) * grain(parts, rng, 7, 4)
     dense = np.clip(1.3 - (cage.patient.age_years - 25) / 45 + rng.normal(0, 0.35), -0.4, 1.4)
     share = np.clip(strands + np.float32(dense - 1.1), 0, 1) * coverage(breast + 9, canvas.width)
     canvas.blend(box, np.asarray(share * free, np.float32), 28, None)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 FloatArray = NDArray[np.float64]
 Volume = NDArray[np.float32]
@@ -100,16 +99,28 @@ def smooth_intersection(a: Volume, b: Volume, blend_mm: float) -> Volume:
 
 
 def grain(
-    x: Volume, y: Volume, z: Volume, rng: np.random.Generator, length_mm: float, waves: int = 6
+    parts: tuple[Volume, Volume, Volume, Volume, Volume],
+    rng: np.random.Generator,
+    length_mm: float,
+    waves: int = 6,
 ) -> Volume:
-    """An irregular pattern about 1 in size: waves of about one length in random directions."""
-    out = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.float32)
+    """An irregular pattern about 1 in size: waves of about one length in random directions.
+
+    ``parts`` are the terms of the patient coordinates, of ``Frame.parts``. The phase of a wave is
+    a term of (z, y) and one of (z, x): the sum of the waves is a product of matrices for each z.
+    """
+    px, move_x, py, move_y, pz = parts
+    size = np.float32(1 / np.sqrt(waves / 2))
+    lines, columns = [], []
     for _ in range(waves):
         way = rng.normal(0, 1, 3)
         way *= 2 * np.pi / (length_mm * rng.uniform(0.7, 1.5) * np.linalg.norm(way))
         a, b, c = way.astype(np.float32)
-        out += np.sin(a * x + b * y + c * z + np.float32(rng.uniform(0, 6.28)))
-    return out / np.float32(np.sqrt(waves / 2))
+        line = a * move_x + b * py + c * pz + np.float32(rng.uniform(0, 6.28))
+        column = a * px + b * move_y
+        lines += [np.sin(line), np.cos(line)]
+        columns += [np.cos(column) * size, np.sin(column) * size]
+    return np.matmul(np.concatenate(lines, axis=2), np.concatenate(columns, axis=1))
 
 
 def spline(
@@ -121,6 +132,27 @@ def spline(
     s = np.concatenate([[0.0], np.cumsum(np.maximum(gaps, 1e-3))])
     length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
     t = np.linspace(0, s[-1], max(2, int(length / step_mm) + 1))
-    curve = CubicSpline(s, points, bc_type="natural")(t)
+    curve = _natural_cubic(s, points, t)
     widths = np.broadcast_to(1.0 if radius is None else np.asarray(radius, float), s.shape)
     return curve, np.interp(t, s, widths)
+
+
+def _natural_cubic(s: FloatArray, points_N3: FloatArray, t: FloatArray) -> FloatArray:
+    """The natural cubic spline through points at ``s``, asked at ``t``.
+
+    SciPy's costs more to set up than all that is drawn along it.
+    """
+    h = np.diff(s)
+    slope = np.diff(points_N3, axis=0) / h[:, None]
+    system = np.eye(len(s))
+    inner = np.arange(1, len(s) - 1)
+    system[inner, inner - 1], system[inner, inner + 1] = h[:-1], h[1:]
+    system[inner, inner] = 2 * (h[:-1] + h[1:])
+    bend = np.zeros_like(points_N3)
+    bend[1:-1] = 6 * np.diff(slope, axis=0)
+    bend = np.linalg.solve(system, bend)
+    k = np.clip(np.searchsorted(s, t, side="right") - 1, 0, len(h) - 1)
+    u, width = (t - s[k])[:, None], h[k][:, None]
+    first, last = bend[k], bend[k + 1]
+    linear = slope[k] - width * (2 * first + last) / 6
+    return points_N3[k] + u * (linear + u * (first / 2 + u * (last - first) / (6 * width)))

@@ -18,6 +18,7 @@ from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives import make_objective
 from simcrop_core.train import build
 from simcrop_core.train.config import ModelSource, RunConfig
+from simcrop_core.train.data import store_settings
 from simcrop_core.train.schedule import Schedule
 from simcrop_core.train.settings import fields_of, run_config_from, with_settings
 
@@ -180,6 +181,9 @@ def test_recipes_give_models_that_their_objectives_take() -> None:
         assert any(objective.trains(parameter) for parameter, _ in model.named_parameters()), name
         assert model.training
         assert describe(name)
+        # Phantoms that the run makes are stored so that they fit.
+        spec = model.input_spec
+        store_settings(spec).check_model(spec, model.config.vision.cells)
 
 
 def test_changes_reach_the_model_and_parts_can_be_left_out() -> None:

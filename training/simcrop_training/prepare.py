@@ -120,6 +120,13 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         Nothing can be prepared as asked.
     """
     as_json = bool(getattr(arguments, "json", False))
+    undivided = arguments.source.startswith("ct-rate:") and not (arguments.split or arguments.list)
+    if undivided and not arguments.preflight:
+        raise SimCroPError(
+            "CT-RATE's training and validation scans would be put into one store",
+            code="no-split",
+            remedy="Add --split train, --split valid or --list.",
+        )
     dataset = open_dataset(arguments.source, cases=arguments.list, split=arguments.split)
     with progress_bar(arguments) as progress:
         if arguments.preflight:

@@ -49,7 +49,7 @@ def _row(
     word_level: bool = False,
 ) -> RunConfig:
     objective = SimCroPConfig(
-        top_k=10,
+        top_k=7,
         similarity_alignment=similarity_alignment,
         instance_level=instance_level,
         word_level=word_level,

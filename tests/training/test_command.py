@@ -57,7 +57,7 @@ def test_the_smoke_recipe_trains_on_phantoms_from_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    few = ["--set", "data.phantoms=6", "--set", "data.held_out=2", "--set", "data.workers=1"]
+    few = ["--set", "data.phantoms=4", "--set", "data.held_out=2", "--set", "run.batch_size=2"]
     words = ["run", "smoke", "--out", str(run), *few, "--set", "run.steps=6"]
     assert main([*words, "--set", "run.validate_every=6", "--set", "run.keep=9"]) == 0
     assert f"Finished after step 6; the run is in {run}." in capsys.readouterr().out

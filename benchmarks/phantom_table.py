@@ -39,6 +39,7 @@ from simcrop_core.evaluate.prior import Prior
 from simcrop_core.evaluate.probe import linear_probe, pooled_features
 from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.phantoms.anatomy import GROUPS, LOBES
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import RunConfig
@@ -46,7 +47,6 @@ from simcrop_core.train.launch import train
 from simcrop_core.train.run import Run
 from simcrop_core.train.settings import with_settings
 
-UNSEEN_FROM = 900_000
 DICE_OF = (
     ("lungs", LOBES),
     ("heart", GROUPS["heart"]),
@@ -133,7 +133,7 @@ class Judge:
         self.train = list(
             phantom_cases(range(arguments.probe), spec, workers=workers, structures=True)
         )
-        unseen = range(UNSEEN_FROM, UNSEEN_FROM + arguments.test)
+        unseen = range(VALIDATION_SEED, VALIDATION_SEED + arguments.test)
         self.test = list(phantom_cases(unseen, spec, workers=workers, structures=True))
         self.prior = Prior.of(self.train)
 

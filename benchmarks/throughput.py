@@ -104,7 +104,7 @@ class Trainer:
         objective = make_objective(config.objective, self.model, seed=0)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(objective.trains(name))
-        self.module = TrainingModule(self.model, objective).train().to(device)
+        self.module = TrainingModule(self.model, objective, Ranks()).train().to(device)
         if compiled:
             compile_blocks(self.module)
         self.optimiser = make_optimiser(self.module, config.optim)
@@ -121,6 +121,11 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return total.detach()
+
+    def input(self, config: RunConfig) -> tuple[Any, ...]:
+        """What to_batch is told of model and recipe."""
+        model = self.model.config
+        return model.input_spec, config.data.augmentation, model.vision.cells
 
     def ours(self, batch: StudyBatch) -> LossTerms:
         return self.objective(self.model, batch, Ranks())
@@ -142,7 +147,7 @@ class PlainWords(torch.nn.Module):
 def plain_batches(config: RunConfig, loader: Loader, trainer: Trainer) -> Iterator[StudyBatch]:
     """Cropped and scaled on the CPU, text encoded anew."""
     for raw in loader:
-        cpu = to_batch(raw, "cpu", trainer.model.input_spec, config.data.augmentation)
+        cpu = to_batch(raw, "cpu", *trainer.input(config))
         yield encoded_anew(cpu.to(trainer.device), raw, loader, trainer)
 
 
@@ -159,7 +164,7 @@ def encoded_anew(batch: StudyBatch, raw: RawBatch, loader: Loader, trainer: Trai
 
 def loader_batches(config: RunConfig, loader: Loader, trainer: Trainer) -> Iterator[StudyBatch]:
     for raw in loader:
-        yield to_batch(raw, trainer.device, trainer.model.input_spec, config.data.augmentation)
+        yield to_batch(raw, trainer.device, *trainer.input(config))
 
 
 def timed(step: Callable[[], object], device: torch.device, seconds: float, warm: int) -> float:

@@ -109,12 +109,19 @@ class Facts:
         return cls(table)
 
     @classmethod
-    def from_occurrences(cls, occurrences: Iterable[tuple[str, Side, Level]]) -> Facts:
+    def from_occurrences(
+        cls,
+        occurrences: Iterable[tuple[str, Side, Level]],
+        doubtful: Iterable[tuple[str, Side, Level]] = (),
+    ) -> Facts:
         """From all that is there (finding, side, level); everything else is not there.
 
         An occurrence of side "both" is on the left and on the right; one of level "any" has no
         lobe of its own, so of its levels only "any" is known. One of side "any" lies in the
-        midline or has no side: of its sides only "any" is known.
+        midline or has no side: of its sides only "any" is known. The lingula is the middle of
+        the left lung and by name a part of its upper lobe: what is in the middle there leaves
+        open whether the upper level has it. ``doubtful`` are places where it is open whether the
+        finding is there.
         """
         certain = np.zeros((len(FINDINGS), len(SIDES), len(LEVELS)), bool)
         possible = np.zeros_like(certain)
@@ -127,6 +134,13 @@ class Facts:
                 certain[row, place, [0, height]] = True
             for place in (any_, *(sides or [left, right])):
                 possible[row, place, heights] = True
+            if level == "middle" and side != "right":
+                possible[row, [any_, left], LEVELS.index("upper")] = True
+        for name, side, level in doubtful:
+            row, height = FINDINGS.index(name), LEVELS.index(level)
+            sides = {"left": [left], "right": [right]}.get(side, [left, right])
+            for place in (any_, *sides):
+                possible[row, place, slice(None) if height == 0 else [0, height]] = True
         table = np.where(certain, 1, np.where(possible, UNKNOWN, 0)).astype(np.int8)
         # One side where it is not settles that it is not on both.
         pair = table[:, left], table[:, right]

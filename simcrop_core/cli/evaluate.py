@@ -8,9 +8,7 @@ from pathlib import Path
 
 from simcrop_core.cli.terminal import answer, load, progress_bar
 from simcrop_core.errors import SimCroPError
-
-#: Phantoms from this seed on are never trained on.
-VALIDATION_SEED = 900_000
+from simcrop_core.phantoms import VALIDATION_SEED
 
 
 def run_grounding(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,9 @@ from itertools import count
 
 import numpy as np
 
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.phantoms.language_heights import LEVEL_HEIGHTS, ORGAN_HEIGHTS, absent_heights
 from simcrop_core.phantoms.language_sentences import (
-    VALIDATION_SEED,
     Speaker,
     Wording,
     sides_and_levels,
@@ -55,7 +55,19 @@ class Shown:
 
     @property
     def facts(self) -> Facts:
-        return Facts.from_occurrences((f.name, f.side, f.level) for f in self.plan.findings)
+        """What is true of the scan.
+
+        Where there is a ground-glass nodule, or ground glass around a consolidation, nobody could
+        say that the lung has no opacity.
+        """
+        there = [(f.name, f.side, f.level) for f in self.plan.findings]
+        hazy = [
+            ("Lung opacity", f.side, f.level)
+            for f in self.plan.findings
+            if f.name == "Consolidation"
+            or f.attributes.get("texture") in ("ground glass", "part-solid")
+        ]
+        return Facts.from_occurrences(there, hazy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +271,8 @@ class _Writer:
         some = elsewhere[int(rng.integers(len(elsewhere)))] if elsewhere else None
         if name not in self.present:
             if draws[0] < _NEGATED[name] * talk:
-                return [("any", "any")]
+                # Nowhere, unless it is open whether it is there.
+                return [("any", "any")] if self.say.is_absent(Meaning.of(name)) else []
             return [some] if some and draws[1] < _NEGATED_ONE_PLACE else []
         if name == "Pleural effusion" and some:
             some = next((p for p in elsewhere if p[1] == "any"), None)

@@ -28,8 +28,6 @@ from simcrop_core.statements import LEVELS, SIDES, Facts, Level, Meaning, Side
 from simcrop_core.study import Alternate, SentenceFacts
 
 Wording = Literal["seen", "unseen", "auto"]
-#: Phantoms from this seed on are for validation: there, "auto" uses unseen wordings too.
-VALIDATION_SEED = 900_000
 #: Share of a validation phantom's sentences whose wording is unseen.
 UNSEEN_SHARE = 0.5
 

@@ -52,7 +52,7 @@ def truth_of(study: Study, plan: PhantomPlan) -> dict[str, Any]:
         "schema": SCHEMA,
         "seed": plan.seed,
         "findings": findings,
-        "labels": study.facts.labels(),
+        "labels": {name: int(known == 1) for name, known in study.facts.labels().items()},
         "sentences": [_sentence(sentence) for sentence in study.sentences],
         "structures": {str(n): name for n, name in enumerate(study.structure_names, 1)},
     }

@@ -158,6 +158,18 @@ class Loader:
         random = np.random.Generator(np.random.Philox(seed_of(self.seed, "order", epoch)))
         return tuple(self.indices[i] for i in random.permutation(len(self.indices)))
 
+    def set_aside(self, index: int, error: SimCroPError) -> None:
+        """Put a study whose files are damaged or missing on the quarantine list.
+
+        Raises
+        ------
+        SimCroPError
+            The error itself where it is another one; ``too-many-damaged``.
+        """
+        if error.code not in _MISSING:
+            raise error
+        self.quarantine.add(index, self.epoch, self.rank, error)
+
     # -- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from simcrop_core.model.config import ModelConfig, TextConfig, TextDecoderConfig
 from simcrop_core.objectives.config import ObjectiveConfig
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.store.settings import AugmentationConfig
 
 
@@ -133,6 +134,11 @@ class DataConfig(_Config):
     augmentation: AugmentationConfig = Field(
         default=AugmentationConfig(), description="How training samples are varied."
     )
+    shuffle_reports: bool = Field(
+        default=False,
+        description="A control: every scan is trained with the report of another study, its "
+        "neighbour in the batch, so that nothing true can be learnt of the two together.",
+    )
     workers: int = Field(
         default=2, ge=0, le=256, description="Loader's workers for each device; 0: none."
     )
@@ -141,6 +147,10 @@ class DataConfig(_Config):
     def _consistent(self) -> DataConfig:
         if self.store is not None and self.phantom_folder is not None:
             raise ValueError("Phantoms are not made where a store is given.")
+        if self.phantom_seed + self.phantoms > VALIDATION_SEED:
+            raise ValueError(
+                f"Phantoms from seed {VALIDATION_SEED} on are for validation, not for training."
+            )
         if self.store is None and self.held_out >= self.phantoms:
             raise ValueError(
                 f"Of {self.phantoms} phantoms {self.held_out} cannot be held out: none is left to "

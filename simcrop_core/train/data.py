@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class TrainingData:
         What is cut out of stored volumes, and how training samples are varied.
     cells
         Cells of a patch along each axis, for a model with the finer level; else None.
+    shuffle_reports
+        Whether every scan is trained with the report of its neighbour in the batch.
     """
 
     store: Store
@@ -57,10 +59,12 @@ class TrainingData:
     spec: InputSpec
     augmentation: AugmentationConfig
     cells: tuple[int, int, int] | None = None
+    shuffle_reports: bool = False
 
     def batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
         """A training batch on the device."""
-        return to_batch(raw, device, self.spec, self.augmentation, self.cells)
+        batch = to_batch(raw, device, self.spec, self.augmentation, self.cells)
+        return with_wrong_reports(batch) if self.shuffle_reports else batch
 
     def held_out_batch(self, raw: RawBatch, device: torch.device) -> StudyBatch:
         """A validation batch: the middle of each volume, as it is."""
@@ -86,7 +90,11 @@ class TrainingData:
         total = torch.zeros(self.store.text.encoder.width, dtype=torch.float64)
         count = 0
         for index in self.loader.indices:
-            sentences = self.store.record(index).sentences
+            try:
+                sentences = self.store.record(index).sentences
+            except SimCroPError as e:
+                self.loader.set_aside(index, e)
+                continue
             if sentences:
                 vectors_SD = torch.from_numpy(self.store.text.vectors_of(sentences))
                 total += vectors_SD.double().sum(dim=0)
@@ -96,6 +104,17 @@ class TrainingData:
     def texts(self, index: int) -> tuple[str, ...]:
         """The sentences of a study, in order."""
         return self.store.record(index).sentences
+
+
+def with_wrong_reports(batch: StudyBatch) -> StudyBatch:
+    """Every scan with the report, regions and facts of the next one in the batch."""
+    of_the_scan = {"volume_B1HWD", "seeds_B", "index_B", "structures_BHWD"}
+    moved = {
+        f.name: value.roll(-1, dims=0)
+        for f in fields(batch)
+        if f.name not in of_the_scan and isinstance(value := getattr(batch, f.name), Tensor)
+    }
+    return replace(batch, **moved)
 
 
 def make_phantom_store(
@@ -144,17 +163,9 @@ def open_data(
     SimCroPError
         The store is damaged or does not fit the model; too few studies.
     """
-    store = open_store(store_folder, model.text.fingerprint)
+    store = open_store(store_folder, model.text.fingerprint, model.text.sentence_vector)
     store.settings.check_model(model.input_spec, model.vision.cells)
     assert store.text is not None or not len(store)
-    if store.text is not None and store.text.encoder.sentence_vector != model.text.sentence_vector:
-        raise SimCroPError(
-            f"The store's text vectors are read by {store.text.encoder.sentence_vector} and the "
-            f"model reads by {model.text.sentence_vector}",
-            code="other-text-encoder",
-            remedy="Prepare the store with the model's sentence_vector; volumes are kept.",
-            path=store_folder,
-        )
     held = config.data.held_out
     if len(store) <= held:
         raise SimCroPError(
@@ -170,7 +181,7 @@ def open_data(
         "world_size": ranks.world_size,
         "workers": config.data.workers,
         "pin_memory": torch.cuda.is_available(),
-        "max_tokens": model.text.max_tokens,
+        "max_tokens": min(part.max_tokens for part in (model.text, model.text_decoder) if part),
         "quarantine": run_folder / QUARANTINE_NAME,
     }
     first = len(store) - held
@@ -193,12 +204,14 @@ def open_data(
         model.input_spec,
         config.data.augmentation,
         model.vision.cells,
+        config.data.shuffle_reports,
     )
 
 
 def _even_size(held: int, most: int, processes: int, store: Path) -> int:
-    """Studies of a validation batch: as many as of a training batch, or as near as leaves none
-    over; the same for all processes, since their losses wait for one another."""
+    """Studies of a validation batch: as many as of a training batch, or more than half of that
+    if then none is left over; the same for all processes, since their losses wait for one another.
+    Batches much smaller would make contrast across studies easy and the loss another one."""
     sizes = range(processes, min(held, most) + 1, processes)
     if not sizes:
         raise SimCroPError(
@@ -207,5 +220,5 @@ def _even_size(held: int, most: int, processes: int, store: Path) -> int:
             remedy=f"Set data.held_out to 0, or to {processes} or more.",
             path=store,
         )
-    whole = [n for n in sizes if held % n == 0]
+    whole = [n for n in sizes if held % n == 0 and 2 * n > sizes[-1]]
     return max(whole or sizes)

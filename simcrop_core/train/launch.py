@@ -157,7 +157,8 @@ def _assemble(
     else:
         store = Path(config.data.store).expanduser()
     data = open_data(config, model.config, store, place, ranks)
-    if state is None and model.config.text_centred:
+    # A model that goes on from a folder keeps the mean it was trained with.
+    if state is None and model.config.text_centred and config.model.folder is None:
         model.set_text_mean(data.sentence_mean())
     objective = make_objective(config.objective, model, seed=config.run.seed)
     if state is not None:

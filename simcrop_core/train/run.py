@@ -149,6 +149,8 @@ class Run:
             _refuse_other(before, config, place)
         lock = RunLock(place / LOCK_NAME).take()
         try:
+            # Who asked for a stop asked the process that is gone.
+            (place / STOP_NAME).unlink(missing_ok=True)
             if config is not None and config != before:
                 _write_config(place, config)
             return cls(place, config or before, lock)

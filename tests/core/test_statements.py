@@ -29,7 +29,10 @@ def worlds(occurrence: tuple[str, str]) -> list[set[tuple[str, str]]]:
         "any": [s or {""} for s in subsets(["left", "right"])[:4]],
     }[side]
     if level != "any":
-        return [set(product(s, [level])) for s in sides]
+        found = [set(product(s, [level])) for s in sides]
+        # The lingula, the middle of the left lung, is a part of the left upper lobe.
+        lingulas = [w | {("left", "upper")} for w in found if ("left", "middle") in w]
+        return found + lingulas
     found = []
     for where in sides:
         # What has no lobe of its own may be in any lobes of each of its sides, or in none.
@@ -89,3 +92,15 @@ def test_facts_and_meanings_refuse_what_they_cannot_be() -> None:
         Meaning.of("Pneumonia")
     with pytest.raises(ValueError, match="read-only"):
         Facts.unknown().table_FSL[0, 0, 0] = 1
+
+
+def test_what_is_doubtful_is_neither_there_nor_not() -> None:
+    opacity, any_ = "Lung opacity", Meaning.of("Lung opacity")
+    facts = Facts.from_occurrences([], [(opacity, "left", "lower")])
+    assert facts.truth(any_) == UNKNOWN
+    assert facts.truth(Meaning.of(opacity, "left", "lower", False)) == UNKNOWN
+    assert facts.truth(Meaning.of(opacity, "left", "upper", False)) == 1
+    assert facts.truth(Meaning.of(opacity, "right", present=False)) == 1
+    both = Facts.from_occurrences([(opacity, "left", "lower")], [(opacity, "left", "any")])
+    assert both.truth(any_) == 1
+    assert both.truth(Meaning.of(opacity, "left", "upper")) == UNKNOWN

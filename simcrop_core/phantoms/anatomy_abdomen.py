@@ -6,8 +6,6 @@ Ultrasound Med 2003; Prassopoulos et al., Eur Radiol 1997; Emamian et al., AJR 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,10 +24,9 @@ from simcrop_core.phantoms.shapes import (
 )
 
 Volume = NDArray[np.float32]
-Rows = Callable[[slice], Volume]
 
 
-def paint_abdomen(canvas: Canvas, cage: Cage, hu: dict[str, float], diaphragm: Rows) -> None:
+def paint_abdomen(canvas: Canvas, cage: Cage, hu: dict[str, float]) -> None:
     """Paint the organs under the diaphragm."""
     rng = np.random.default_rng([cage.patient.seed, 12])
     rise = sum(cage.dome) / 2 + 108  # the organs move with the diaphragm
@@ -74,18 +71,24 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
     course[:, 2] += 0.7 * rise + rng.normal(0, 5)
     points, _ = spline(course, 11.0)
     radius = 15 + 4 * np.sin(np.arange(len(points)) * 1.9 + rng.uniform(0, 6)) + rng.normal(0, 1)
-    canvas.tube(points, radius, 42, LABELS["bowel"])
+    pieces = []
+    for k, box in enumerate(
+        canvas.boxes(points[:-1], points[1:], np.maximum(radius[:-1], radius[1:]))
+    ):
+        if box is not None:
+            wall = capsule(*canvas.at(box), points[k], points[k + 1], radius[k], radius[k + 1])
+            canvas.paint(box, wall, 42, LABELS["bowel"])
+            pieces.append((k, box, wall + np.float32(2.6)))
     level = rng.uniform(0, 12)
     number = int(rng.integers(2**31))
-    for k in range(len(points) - 1):
-        for box, distance in canvas.capsules(points[k : k + 2], radius[k : k + 2] - 2.6):
-            _, y, _ = canvas.at(box)
-            stool = grain(canvas.parts(box), np.random.default_rng(number), 11)
-            stool *= np.float32(32)
-            stool -= np.float32(5)
-            surface = np.float32(points[k : k + 2, 1].mean() + level)
-            stool[np.broadcast_to(y > surface, stool.shape)] = -940
-            canvas.blend(box, coverage(distance, canvas.width), stool, LABELS["bowel"])
+    for k, box, distance in pieces:
+        _, y, _ = canvas.at(box)
+        stool = grain(canvas.parts(box), np.random.default_rng(number), 11)
+        stool *= np.float32(32)
+        stool -= np.float32(5)
+        surface = np.float32(points[k : k + 2, 1].mean() + level)
+        stool[np.broadcast_to(y > surface, stool.shape)] = -940
+        canvas.blend(box, coverage(distance, canvas.width), stool, LABELS["bowel"])
     for _ in range(28):
         x0, y0, z0 = rng.uniform((-90, -12, -330), (40, 68, -222))
         center, half = np.array((x0, y0, z0 + rise)), rng.uniform(9, 15, 3)

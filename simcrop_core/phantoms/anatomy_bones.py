@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import spine_bow
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import VERTEBRAE
-from simcrop_core.phantoms.shapes import capsule, coverage, ellipsoid, smooth_union, spline
+from simcrop_core.phantoms.shapes import capsule, clip, coverage, ellipsoid, smooth_union, spline
 
 Volume = NDArray[np.float32]
 _HEIGHTS = np.array(sorted(VERTEBRAE.values()))
@@ -85,7 +87,7 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         axial = np.maximum(axial, -v - half_d * np.float32(0.86))
         # Plates of the vertebrae stand square to the spine's own course.
         level = z + np.interp(z, heights, slope).astype(np.float32) * v
-        number = np.interp(level, _HEIGHTS, np.arange(len(_HEIGHTS))).astype(np.float32)
+        number = _between(level, _HEIGHTS)
         nearest = np.rint(number)
         pitch = np.interp(z, _HEIGHTS[:-1], np.diff(_HEIGHTS)).astype(np.float32)
         off = (number - nearest) * pitch
@@ -95,7 +97,8 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         canvas.paint(box, axial + np.float32(0.5), 88, disc)
         trabecula = marrow_hu + 26 * np.sin(u * 0.9 + z) * np.sin(v * 1.1) * np.sin(z * 1.3)
         core = coverage(body + np.float32(1.1), canvas.width)
-        plate = 360 + 130 * (np.abs(off) > high - 1.5)
+        off = np.abs(off)
+        plate = np.where(off > high - np.float32(1.5), np.float32(490), np.float32(360))
         hu = plate + core * (trabecula - plate)
         canvas.blend(box, coverage(body, canvas.width), hu, LABELS["vertebrae"])
         # The canal, with its ring of pedicles (upper half of a vertebra) and laminae.
@@ -112,6 +115,16 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
         cord = (np.sqrt((u / 6.0) ** 2 + (w / 4.2) ** 2) - 1) * np.float32(5)
         canvas.paint(box, cord, 40, LABELS["spinal canal"])
     _processes(canvas, cage, marrow_hu)
+
+
+def _between(level: Volume, heights: NDArray[np.float64]) -> Volume:
+    """Numbers of levels between heights that ascend, for levels that lie close together."""
+    first = max(int(np.searchsorted(heights, level.min())) - 1, 0)
+    last = min(int(np.searchsorted(heights, level.max())), len(heights) - 1)
+    out = np.full(level.shape, first, np.float32)
+    for low, high in pairwise(heights[first : last + 1]):
+        out += clip((level - np.float32(low)) / np.float32(high - low), 0, 1)
+    return out
 
 
 def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:

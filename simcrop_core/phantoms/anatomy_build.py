@@ -40,7 +40,7 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     paint_breasts(canvas, cage)
     hu = tissue_hu(plan.scanner)
     paint_bones(canvas, cage, marrow_hu(patient), hu["muscle"])
-    paint_abdomen(canvas, cage, hu, diaphragm)
+    paint_abdomen(canvas, cage, hu)
     paint_mediastinum(canvas, cage, heart, hu, diaphragm)
     paint_couch(canvas, cage, plan.scanner)
     scale = frame.mean_scale

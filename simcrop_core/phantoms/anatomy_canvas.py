@@ -7,7 +7,6 @@ reach, and mixes each voxel's value by the share of it that a shape fills.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, floor
 from typing import TypeVar
 
 import numpy as np
@@ -51,37 +50,46 @@ class Canvas:
         scale = frame.mean_scale
         #: Width over which a surface is spread, in patient millimetres.
         self.width = float(np.cbrt(self.spacing.prod())) / scale
-        self._turn = float(np.cos(frame.roll_rad)), float(np.sin(frame.roll_rad))
-        self._line = [
-            (float(v[0]), float(v[1] - v[0]) if v.size > 1 else float(self.spacing[w]), v.size)
-            for w, v in enumerate(self.lines)
-        ]
-        #: How far the warp can push a point beside its place.
-        self.slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
+        c, s = np.cos(frame.roll_rad), np.sin(frame.roll_rad)
+        kx, ky = frame.slope
+        self._turn_33 = np.array([(c, -s, kx), (s, c, ky), (0, 0, 1)])
+        self._scale_3 = np.array(frame.scale)
+        # How far the warp can push a point beside its place.
+        slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
+        self._slack_3 = np.array([slack, slack, 0.0])
+        self._step_3 = np.array(
+            [
+                float(v[1] - v[0]) if v.size > 1 else float(self.spacing[w])
+                for w, v in enumerate(self.lines)
+            ]
+        )
+        self._offset_3 = np.array(frame.offset_mm) - [float(v[0]) for v in self.lines]
 
     def box(self, low: Corner, high: Corner, margin: float = 0.0) -> Box | None:
         """Slices (z, y, x) that hold a box in patient coordinates, or None: off the grid."""
-        ends = []
-        for k, (p, q) in enumerate(zip(low, high, strict=True)):
-            reach, scale = margin + self.width, self.frame.scale[k]
-            ends.append(((min(p, q) - reach) * scale, (max(p, q) + reach) * scale))
-        c, s = self._turn
-        (kx, ky), slack = self.frame.slope, self.slack
+        return self.boxes(np.array([low], float), np.array([high], float), np.array([margin]))[0]
+
+    def boxes(
+        self,
+        low_N3: NDArray[np.float64],
+        high_N3: NDArray[np.float64],
+        margin_N: NDArray[np.float64],
+    ) -> list[Box | None]:
+        """Such slices for many boxes at once."""
+        reach_N1 = (margin_N + self.width)[:, None]
+        middle_N3 = (low_N3 + high_N3) * (0.5 * self._scale_3)
+        half_N3 = (np.abs(high_N3 - low_N3) * 0.5 + reach_N1) * self._scale_3
         # Each world axis is a sum of terms, whose least and greatest values add up.
-        terms = (((c, 0), (-s, 1), (kx, 2)), ((s, 0), (c, 1), (ky, 2)), ((1.0, 2),))
-        found = []
-        for world, parts in enumerate(terms):
-            least = sum(min(k * ends[axis][0], k * ends[axis][1]) for k, axis in parts)
-            most = sum(max(k * ends[axis][0], k * ends[axis][1]) for k, axis in parts)
-            start, step, count = self._line[world]
-            more = slack if world < 2 else 0.0
-            u = (self.frame.offset_mm[world] + least - more - start) / step
-            v = (self.frame.offset_mm[world] + most + more - start) / step
-            first, last = max(0, ceil(min(u, v))), min(count, floor(max(u, v)) + 1)
-            if first >= last:
-                return None
-            found.append(slice(first, last))
-        return found[2], found[1], found[0]
+        center_N3 = (middle_N3 @ self._turn_33.T + self._offset_3) / self._step_3
+        wide_N3 = (half_N3 @ np.abs(self._turn_33).T + self._slack_3) / np.abs(self._step_3)
+        first = np.maximum(np.ceil(center_N3 - wide_N3).astype(int), 0)
+        last = np.minimum(np.floor(center_N3 + wide_N3).astype(int) + 1, self.shape[::-1])
+        return [
+            (slice(a[2], b[2]), slice(a[1], b[1]), slice(a[0], b[0]))
+            if a[0] < b[0] and a[1] < b[1] and a[2] < b[2]
+            else None
+            for a, b in zip(first.tolist(), last.tolist(), strict=True)
+        ]
 
     def at(self, box: Box) -> tuple[Volume, Volume, Volume]:
         """Patient coordinates in a box."""
@@ -135,10 +143,13 @@ class Canvas:
     ) -> Iterator[tuple[Box, Volume]]:
         """Boxes and distances, one for each straight piece of a tube."""
         points, radius = np.asarray(points_N3, float), np.asarray(radius_N, float)
-        for p, q, a, b in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
-            box = self.box(p.tolist(), q.tolist(), float(max(a, b)) + beyond_mm)
+        margin = np.maximum(radius[:-1], radius[1:]) + beyond_mm
+        for k, box in enumerate(self.boxes(points[:-1], points[1:], margin)):
             if box is not None:
-                yield box, capsule(*self.at(box), p, q, a, b)
+                distance = capsule(
+                    *self.at(box), points[k], points[k + 1], radius[k], radius[k + 1]
+                )
+                yield box, distance
 
     def to_grid(self, array_zyx: NDArray[T]) -> NDArray[T]:
         """A view of an array of the canvas in the grid's own order of axes."""

@@ -26,7 +26,7 @@ Volume = NDArray[np.float32]
 #: Kernel -> frequency (1/mm) at which it has fallen to 1/e, how steeply, blur (mm, standard
 #: deviation).
 _KERNELS = {"soft": (0.34, 2.0, 0.75), "standard": (0.5, 2.5, 0.55), "sharp": (0.85, 4.0, 0.36)}
-_TILE, _TILES = 256, 8
+_TILE, _TILES = 256, 5
 AIR_HU = -1000.0
 
 

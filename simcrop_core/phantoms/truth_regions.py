@@ -76,6 +76,9 @@ class Regions(Mapping[str, Bool]):
         mask[cut] = part
         return mask
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._boxes  # a Mapping would make the mask to know
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._boxes)
 
@@ -154,9 +157,11 @@ class _Atlas:
         if cut is None:
             # The coronary arteries are too thin for a coarse grid.
             return self.region("heart") if name == "coronary arteries" else self._nothing()
-        lookup = np.zeros(256, bool)
-        lookup[labels] = True
-        mask = lookup[self.labels_XYZ[cut]]
+        mask = self.labels_XYZ[cut] == labels[0]
+        if len(labels) > 1:
+            lookup = np.zeros(256, bool)
+            lookup[labels] = True
+            mask = lookup[self.labels_XYZ[cut]]
         if name in _OUTSIDE_LUNGS:
             mask &= self.lobes_XYZ[cut] == 0
         return _within(self.scan, cut), mask

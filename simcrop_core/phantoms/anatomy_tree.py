@@ -336,7 +336,8 @@ def _splat(
     size = np.array(canvas.shape[::-1])
     voxel = (points - start) / step
     limit = np.array([0, 1.0, 1.7, 2.6, 4.0, 30.0])
-    found, shares = [], []
+    found: list[NDArray[np.int64]] = []
+    shares: list[NDArray[np.float32]] = []
     for low, high in pairwise(limit):
         chosen = (radius > low) & (radius <= high)
         if not chosen.any():

@@ -53,11 +53,11 @@ def paint_trunk(
     for start in range(0, canvas.shape[0], count):
         part = slice(start, min(start + count, canvas.shape[0]))
         box = part, ys, slice(0, canvas.shape[2])
-        now = [rows(part) for rows in fields]
+        skin, muscle, inside = (rows(part) for rows in fields)
         above = diaphragm(part)[:, ys]
         # Painted apart, so that a voxel's number is the same in all arrays of the slab.
-        hu, labels = _paint_wall(canvas, box, ribs, *now, above)
-        chest.paint(box, hu, labels, lobes, now[2], above)
+        hu, labels = _paint_wall(canvas, box, ribs, skin, muscle, inside, above)
+        chest.paint(box, hu, labels, lobes, inside, above)
         canvas.hu[box], canvas.labels[box] = hu, labels
     return lobes, diaphragm
 

@@ -31,7 +31,7 @@ def coverage(distance: Volume, width_mm: float) -> Volume:
 
 def sheet_coverage(distance: Volume, thickness_mm: float, width_mm: float) -> Volume:
     """Share of a voxel that a sheet fills, thinner than the voxel or not."""
-    half = np.float32(thickness_mm / 2)
+    half = thickness_mm / 2
     w = np.float32(width_mm / 2)
     share = clip(distance + w, -half, half)
     share -= clip(distance - w, -half, half)
@@ -150,7 +150,7 @@ def _natural_cubic(s: FloatArray, points_N3: FloatArray, t: FloatArray) -> Float
     system[inner, inner] = 2 * (h[:-1] + h[1:])
     bend = np.zeros_like(points_N3)
     bend[1:-1] = 6 * np.diff(slope, axis=0)
-    bend = np.linalg.solve(system, bend)
+    bend = np.asarray(np.linalg.solve(system, bend), np.float64)
     k = np.clip(np.searchsorted(s, t, side="right") - 1, 0, len(h) - 1)
     u, width = (t - s[k])[:, None], h[k][:, None]
     first, last = bend[k], bend[k + 1]

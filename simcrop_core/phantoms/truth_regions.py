@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import GROUPS, LABELS, LOBES, STRUCTURES, Anatomy
 from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, scene_of
-from simcrop_core.phantoms.render import Rendered
+from simcrop_core.phantoms.render import Rendered, Slices
 
 Bool = NDArray[np.bool_]
-Slices = tuple[slice, slice, slice]
 
 #: Groups of structures that reports speak of and the anatomy does not name, or names more widely.
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -109,25 +108,26 @@ def regions_of(rendered: Rendered, names: Iterable[str], findings: Mapping[str, 
     """
     regions = Regions(rendered.volume.shape)
     atlas = _Atlas(rendered)
+    scan = _within(rendered.drawn, atlas.scan)
     for name in dict.fromkeys(names):
         if name in findings:
-            regions.add(name, atlas.scan, findings[name][atlas.scan])
+            regions.add(name, scan, findings[name][scan])
         else:
             box, mask = atlas.region(name)
-            regions.add(name, box, mask)
+            regions.add(name, _within(rendered.drawn, box), mask)
     return regions
 
 
 class _Atlas:
     """A rendered phantom, of which parts can be asked for by name.
 
-    All boxes and masks are on the grid's own axes, and lie in the scan.
+    All boxes and masks are on the axes of the anatomy's grid, and lie in the scan.
     """
 
     def __init__(self, rendered: Rendered) -> None:
         self.anatomy = rendered.anatomy
         self.scan = _scan_box(rendered.anatomy)
-        self.labels_XYZ = rendered.structures_XYZ[self.scan]
+        self.labels_XYZ = rendered.anatomy.labels_XYZ[self.scan]
         self.lobes_XYZ = rendered.anatomy.lobes_XYZ[self.scan]
         self._boxes = label_boxes(self.labels_XYZ, len(STRUCTURES))
         self._lobes = label_boxes(self.lobes_XYZ, len(LOBES))
@@ -196,7 +196,7 @@ class _Atlas:
         box, mask = self._lung("any" if both else side, "any")
         # Coarse, in the scene's own order of axes; to the nearest voxel of the grid.
         near = scene.to_grid(depth < _PLEURA_MM)
-        steps = scene.to_grid(np.empty(stride, np.bool_)).shape
+        steps = scene.to_grid(np.empty(stride, bool)).shape  # the strides in that order, too
         for axis, (part, step, count) in enumerate(zip(box, steps, near.shape, strict=True)):
             places = np.minimum(np.arange(part.start, part.stop) // step, count - 1)
             near = near.take(places, axis)

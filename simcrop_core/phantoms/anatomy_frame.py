@@ -113,7 +113,7 @@ class Frame:
             amplitude * np.sin(along * w + phase)
             for amplitude, _, _, along, _, phase in self.waves_K6
         ]
-        for _ in range(5):  # the warp is gentle: fixed point, a tenth per round
+        for _ in range(6):  # the warp is gentle: fixed point, a tenth per round
             dx, dy = np.zeros_like(w), np.zeros_like(w)
             wx, wy = c * u - s * v + kx * w, s * u + c * v + ky * w
             for lift, (_, axis, across, _, phase, _) in zip(lifts, self.waves_K6, strict=True):
@@ -121,6 +121,8 @@ class Frame:
                     dx += lift * np.sin(across * wy + phase)
                 else:
                     dy += lift * np.sin(across * wx + phase)
-            u, v = p[..., 0] - dx, p[..., 1] - dy
+            last, u, v = (u, v), p[..., 0] - dx, p[..., 1] - dy
+            if max(np.abs(u - last[0]).max(initial=0), np.abs(v - last[1]).max(initial=0)) < 1e-3:
+                break
         world = np.stack([c * u - s * v + kx * w, s * u + c * v + ky * w, w], axis=-1)
         return world + np.asarray(self.offset_mm)

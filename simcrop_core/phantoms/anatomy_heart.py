@@ -55,6 +55,12 @@ class HeartShape:
         """Patient coordinates of points of the standard heart."""
         return (np.asarray(points_N3, float) - PIVOT) @ self.turn * self.scale + PIVOT
 
+    def bounds(self, margin_mm: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Corners in patient coordinates of a box that holds the heart, and a margin."""
+        low, high = np.array((-112.0, -48, -132)), np.array((66.0, 84, -14))
+        middle, half = (low + high) / 2, (high - low) / 2 * max(self.scale, 1.0)
+        return middle - half - margin_mm, middle + half + margin_mm
+
     def chambers(self, x: Volume, y: Volume, z: Volume) -> dict[str, Volume]:
         """Distances to the blood of the chambers, to the muscle, and to the sac's inside."""
         k = np.float32(self.scale)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, within
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, Corner, within
 
 Volume = NDArray[np.float32]
 
@@ -38,6 +38,25 @@ class Lattice:
         """A function of patient coordinates (and of other lattice values) on the lattice."""
         shape = np.broadcast_shapes(*(p.shape for p in self.points))
         return np.broadcast_to(surface(*self.points, *more), shape)
+
+    def part(
+        self, surface: Callable[..., Volume], low: Corner, high: Corner, beyond: float
+    ) -> Volume:
+        """A function on the points in a box of patient coordinates; ``beyond`` outside it."""
+        shape = np.broadcast_shapes(*(p.shape for p in self.points))
+        out = np.full(shape, beyond, np.float32)
+        cuts = []
+        for axis in range(3):  # of the array: z, y, x
+            k = 2 - axis
+            held = (self.points[k] >= low[k]) & (self.points[k] <= high[k])
+            hits = np.flatnonzero(held.any(axis=tuple(a for a in range(3) if a != axis)))
+            if not hits.size:
+                return out
+            cuts.append(slice(int(hits[0]), int(hits[-1]) + 1))
+        x, y, z = self.points
+        here = cuts[0], cuts[1], cuts[2]
+        out[here] = surface(x[here], y[here], z[cuts[0]])
+        return out
 
     def reached(self, mask: NDArray[np.bool_]) -> slice:
         """The voxels along y that a mask of lattice points can have a part in."""

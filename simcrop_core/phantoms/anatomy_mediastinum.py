@@ -145,10 +145,7 @@ def _nodes(canvas: Canvas, cage: Cage) -> None:
 def _heart(
     canvas: Canvas, cage: Cage, heart: HeartShape, hu: dict[str, float], diaphragm: Rows
 ) -> None:
-    low, high = np.array((-112, -48, -132)), np.array((66, 84, -14))
-    grow = max(heart.scale, 1.0)
-    middle = (low + high) / 2
-    box = canvas.box(middle + (low - middle) * grow, middle + (high - middle) * grow)
+    box = canvas.box(*heart.bounds())
     if box is None:
         return
     lattice = Lattice(canvas, box, 3.5)

@@ -123,7 +123,8 @@ class _Lungs:
         if self.box is None:
             return
         lattice = Lattice(canvas, self.box, _LATTICE_MM)
-        sac = lattice(lambda *p: heart.chambers(*p)["pericardium"])
+        low, high = heart.bounds(40)
+        sac = lattice.part(lambda *p: heart.chambers(*p)["pericardium"], low, high, 60)
         self.between = lattice.rows(lattice(cage.mediastinum, sac))
         self.oblique = lattice.rows(lattice(cage.oblique_fissure))
         self.horizontal = lattice.rows(lattice(cage.horizontal_fissure))

@@ -8,6 +8,7 @@ are long: in the middle of the body and through the shoulders, where it also run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -237,8 +238,8 @@ class _Noise:
         along = (
             np.exp(-((fx / 0.018) ** 2)) * np.exp(-((fy / (0.7 * cut)) ** 2)) * (np.abs(fy) > 0.02)
         )
-        self.tiles = [self._tile(spectrum, shape) for _ in range(_TILES)]
-        self.streaks = [self._tile(along, shape) for _ in range(2)]
+        self.tiles = [self._tile(spectrum, shape, rng) for _ in range(_TILES)]
+        self.along, self.own = along, rng.spawn(1)[0]
         # Linear resampling to coarser voxels keeps much, not all, of the finer noise.
         fine = np.linspace(0, 3 * cut, 400)
         energy = (fine + 0.012) * np.exp(-2 * (fine / cut) ** power) * fine
@@ -251,8 +252,15 @@ class _Noise:
         self.middle = (0.72 + 0.4 * np.exp(-around)).astype(np.float32)
         self.shape = shape
 
-    def _tile(self, spectrum: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
-        white = self.rng.standard_normal((_TILE, _TILE), np.float32)
+    @cached_property
+    def streaks(self) -> Volume:
+        """The tile of the streaks; few scans have any."""
+        return self._tile(self.along, self.shape, self.own)
+
+    def _tile(
+        self, spectrum: NDArray[np.float64], shape: tuple[int, ...], rng: np.random.Generator
+    ) -> Volume:
+        white = rng.standard_normal((_TILE, _TILE), np.float32)
         tile = fft.irfft2(fft.rfft2(white) * spectrum.astype(np.float32), s=white.shape)
         tile = (tile / tile.std()).astype(np.float32)
         repeats = [-(-(n + _TILE) // _TILE) for n in shape[1:]]
@@ -281,7 +289,7 @@ class _Noise:
         part = self._shifted(self.tiles[b]) * (level * np.sqrt(1 - mix * mix))
         spare += part
         if starved > 0.02:
-            streaks = self._shifted(self.streaks[int(self.rng.integers(2))])
+            streaks = self._shifted(self.streaks)
             spare += np.multiply(streaks, level * starved, out=part)
         spare *= self.middle
         image += spare

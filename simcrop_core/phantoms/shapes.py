@@ -52,11 +52,24 @@ def ellipsoid(
     if axes_33 is not None:
         r = np.asarray(axes_33, np.float32)
         u, v, w = (r[k, 0] * u + r[k, 1] * v + r[k, 2] * w for k in range(3))
-    a, b, c = (np.float32(h) for h in half)
-    u, v, w = u / a, v / b, w / c
-    k1 = np.sqrt(u * u + v * v + w * w)
-    k2 = np.sqrt((u / a) ** 2 + (v / b) ** 2 + (w / c) ** 2)
-    return np.asarray(k1 * (k1 - 1) / np.maximum(k2, np.float32(1e-4)), np.float32)
+    a, b, c = (np.float32(1 / float(h)) for h in half)
+    u, v, w = u * a, v * b, w * c
+    u *= u
+    v *= v
+    w *= w
+    # With k1 and k2 the lengths of (u, v, w) and of its gradient: k1 (k1 - 1) / k2.
+    square = u + v
+    square = square + w
+    u *= a * a
+    v *= b * b
+    w *= c * c
+    slope = u + v
+    slope = slope + w
+    np.sqrt(slope, out=slope)
+    np.maximum(slope, np.float32(1e-4), out=slope)
+    square -= np.sqrt(square)
+    square /= slope
+    return square
 
 
 def capsule(
@@ -86,16 +99,22 @@ def capsule(
 
 def smooth_union(a: Volume, b: Volume, blend_mm: float) -> Volume:
     """The union of two shapes with the crease between them filled over ``blend_mm``."""
-    k = np.float32(blend_mm)
-    h = np.maximum(k - np.abs(a - b), 0)
-    return np.asarray(np.minimum(a, b) - h * h / (4 * k), np.float32)
+    return np.minimum(a, b) - _crease(a, b, blend_mm)
 
 
 def smooth_intersection(a: Volume, b: Volume, blend_mm: float) -> Volume:
     """What two shapes share, with the edge rounded over ``blend_mm``."""
-    k = np.float32(blend_mm)
-    h = np.maximum(k - np.abs(a - b), 0)
-    return np.asarray(np.maximum(a, b) + h * h / (4 * k), np.float32)
+    return np.maximum(a, b) + _crease(a, b, blend_mm)
+
+
+def _crease(a: Volume, b: Volume, blend_mm: float) -> Volume:
+    h = a - b
+    np.abs(h, out=h)
+    np.subtract(np.float32(blend_mm), h, out=h)
+    np.maximum(h, 0, out=h)
+    h *= h
+    h *= np.float32(0.25 / blend_mm)
+    return np.asarray(h, np.float32)
 
 
 def grain(

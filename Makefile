@@ -55,7 +55,7 @@ fuzz: $(READY)
 	$(BIN)/python tests/fuzz/campaign.py
 
 crash: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/campaign.py --json benchmarks/results/crash.json \
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/crash_campaign.py --json benchmarks/results/crash.json \
 		--doc docs/reliability.md
 
 clean:

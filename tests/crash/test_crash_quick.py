@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from campaign import Campaign
+from crash_campaign import Campaign
 
 
 @pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="processes are forked")

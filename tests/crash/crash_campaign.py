@@ -1,6 +1,6 @@
 """Kill -9 at random moments of training runs, also while they save; count what is lost.
 
-    python tests/crash/campaign.py --kills 110 --json benchmarks/results/crash.json \
+    python tests/crash/crash_campaign.py --kills 110 --json benchmarks/results/crash.json \
         --doc docs/reliability.md
 
 A run of a small model goes on from kill to kill until it is at its end; then its losses and its

@@ -16,7 +16,8 @@ from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape
 from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
 from simcrop_core.phantoms.anatomy_ribs import marrow_hu
-from simcrop_core.phantoms.anatomy_tree import grow_trees, paint_trees
+from simcrop_core.phantoms.anatomy_tree import grow_trees
+from simcrop_core.phantoms.anatomy_tree_paint import paint_trees
 from simcrop_core.phantoms.anatomy_trunk import paint_breasts, paint_trunk
 from simcrop_core.phantoms.plan import PhantomPlan
 from simcrop_core.phantoms.scanner import paint_couch

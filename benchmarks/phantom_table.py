@@ -12,15 +12,17 @@ phantoms, then judged on phantoms from seed 900,000 on, which no run sees:
 * side: does it lie on the side that the sentence names;
 * presence AUC: do sentences score higher where they are true, mean over the findings.
 
-Two rows need no training: chance, and the prior, the mean training region of the statement, which
-never looks at the image. ``--rows`` chooses some; what is done already is not done again, so the
-campaign may be stopped at any time and started anew with the same words.
+Two rows need no training: chance, and the prior, the mean region of the statement in all phantoms
+that the runs train on, which never looks at the image. ``--rows`` chooses some; what is done
+already is not done again, so the campaign may be stopped at any time and started anew with the
+same words, and several may work on different rows of one folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,17 +32,20 @@ from typing import Any
 
 import numpy as np
 
-from simcrop_core.evaluate.cases import phantom_cases
+from simcrop_core.evaluate.cases import Case, phantom_cases
 from simcrop_core.evaluate.dense import linear_segmentation
 from simcrop_core.evaluate.grounding import GroundingResult, evaluate_grounding
 from simcrop_core.evaluate.intervals import mean_over_studies
 from simcrop_core.evaluate.pointing import SIZE_CLASSES
-from simcrop_core.evaluate.prior import Prior
 from simcrop_core.evaluate.probe import linear_probe, pooled_features
+from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.outputs import whole_file
 from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.phantoms.anatomy import GROUPS, LOBES
+from simcrop_core.store import open_store
+from simcrop_core.store.prior import learn_prior
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.launch import train
@@ -124,18 +129,14 @@ SIZES = dict(zip(("small", "medium", "large", "largest"), SIZE_CLASSES, strict=T
 
 
 class Judge:
-    """Unseen phantoms, and those the probe and the prior learn from."""
+    """Unseen phantoms, and those the probe learns from."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, store: Path) -> None:
         spec = model_of(configured(ROWS["mae"], arguments, 0)).input_spec
-        say(f"rendering {arguments.probe} training and {arguments.test} unseen phantoms")
-        workers = arguments.workers
-        self.train = list(
-            phantom_cases(range(arguments.probe), spec, workers=workers, structures=True)
-        )
         unseen = range(VALIDATION_SEED, VALIDATION_SEED + arguments.test)
-        self.test = list(phantom_cases(unseen, spec, workers=workers, structures=True))
-        self.prior = Prior.of(self.train)
+        self.train = rendered(range(arguments.probe), spec, arguments)
+        self.test = rendered(unseen, spec, arguments)
+        self.prior = learn_prior(open_store(store))
 
     def figures(self, model: SimCroP) -> dict[str, Any]:
         """All columns of a model, and the grounding's own two rows."""
@@ -150,6 +151,18 @@ class Judge:
         dice = linear_segmentation(model, self.train, self.test, DICE_OF)
         ours["dice"] = dice.get("mean")
         return figures
+
+
+def rendered(seeds: range, spec: InputSpec, arguments: argparse.Namespace) -> list[Case]:
+    """Phantoms for the judge, kept in the campaign's folder."""
+    place = arguments.out / f"cases-{seeds.start}-{seeds.stop}.pickle"
+    if place.exists():
+        return pickle.loads(place.read_bytes())
+    say(f"rendering phantoms {seeds.start} to {seeds.stop - 1}")
+    cases = list(phantom_cases(seeds, spec, workers=arguments.workers, structures=True))
+    with whole_file(place) as hidden:
+        hidden.write_bytes(pickle.dumps(cases))
+    return cases
 
 
 def found_sources() -> tuple[str, ...]:
@@ -258,7 +271,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--train", type=int, default=2400, help="phantoms to train on")
-    parser.add_argument("--probe", type=int, default=600, help="of them, for probe and prior")
+    parser.add_argument("--probe", type=int, default=600, help="of them, for the probe")
     parser.add_argument("--test", type=int, default=200, help="unseen phantoms")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -276,7 +289,7 @@ def main(words: Sequence[str] | None = None) -> int:
             path = done / f"{key}-{seed}-{arguments.steps}x{arguments.batch}.json"
             if not path.exists():
                 model = trained(row, arguments, seed, arguments.out / f"{key}-{seed}")
-                judge = judge or Judge(arguments)
+                judge = judge or Judge(arguments, arguments.out / "phantoms")
                 path.write_text(json.dumps(judge.figures(model)) + "\n")
                 say(f"{row.name}, seed {seed}: done at {(time.monotonic() - started) / 60:.0f} min")
             figures = json.loads(path.read_text())

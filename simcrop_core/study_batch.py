@@ -40,6 +40,8 @@ class StudyBatch:
         How much of each patch the region of the sentence covers, float32 in [0, 1].
     region_mask_BS
         True where the sentence has a region that is in the input at least in part.
+    outlined_BS
+        True where the sentence has a region, be it in the input or not.
     kind_BS
         int64: 0 organ, 1 finding, 2 negative, 3 unknown or padding.
     facts_BFSL
@@ -65,6 +67,7 @@ class StudyBatch:
     meaning_BS4: Tensor
     region_BSN: Tensor
     region_mask_BS: Tensor
+    outlined_BS: Tensor
     kind_BS: Tensor
     facts_BFSL: Tensor
     counterfactuals_BCD: Tensor

@@ -48,8 +48,7 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             for number, case in enumerate(cases):
                 progress("learning the prior", number, learnt)
                 for said in case.said:
-                    if said.coverage_N is not None:
-                        prior.add(said)
+                    prior.add(said)
         result = evaluate_grounding(
             model,
             phantom_cases(range(first, first + count), spec, workers=arguments.workers),

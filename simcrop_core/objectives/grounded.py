@@ -13,12 +13,9 @@ patches; K visible patches; E the width of a patch's evidence; D that of the tex
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model.simcrop import SimCroP
@@ -33,6 +30,16 @@ from simcrop_core.objectives.grounded_losses import (
     truth_of,
     volume_contrast_sums,
 )
+from simcrop_core.objectives.grounded_statements import (
+    KINDS,
+    Scored,
+    Statements,
+    hidden_sentences,
+    padded_alike,
+    score_statements,
+    turns_on_hidden,
+    visible,
+)
 from simcrop_core.objectives.losses import full_precision, similarity_alignment_sums
 from simcrop_core.objectives.reconstruction import reconstruction_loss, see_visible
 from simcrop_core.objectives.requirements import (
@@ -45,8 +52,6 @@ from simcrop_core.statements import UNKNOWN
 from simcrop_core.study_batch import StudyBatch
 
 MIN_TEMPERATURE = 0.01
-_KINDS = ("organ", "finding", "negative", "unknown")  # as numbered in StudyBatch.kind_BS
-_FINDING = _KINDS.index("finding")
 
 
 class GroundedObjective(Objective):
@@ -148,7 +153,7 @@ class GroundedObjective(Objective):
         config = self.config
         assert self.log_region_temperature is not None
         temperature = bounded(self.log_region_temperature)
-        kinds = [_KINDS.index(kind) for kind in config.regions_of]
+        kinds = [KINDS.index(kind) for kind in config.regions_of]
         of_kind_BS = torch.isin(batch.kind_BS, torch.tensor(kinds, device=model.device))
         wanted_BS = batch.region_mask_BS & batch.sentence_mask_BS & of_kind_BS
         evidence_BKE, sentences_BSD = seen.evidence_BNE, batch.sentences_BSD
@@ -196,20 +201,27 @@ class GroundedObjective(Objective):
         ranks: Ranks,
     ) -> dict[str, Tensor]:
         """Pool every statement over every volume, and compare with what is true."""
-        batch = _padded_alike(batch, ranks)
-        all_ = Statements.of_all(batch, visible(batch.region_BSN, keep_BK), ranks, self.config)
+        batch = padded_alike(batch, ranks)
+        hidden_BS = hidden_sentences(batch, visible(batch.region_BSN, keep_BK))
+        all_ = Statements.of_all(
+            batch, hidden_BS, ranks, counterfactuals=self.config.counterfactuals
+        )
         B, M = len(batch), all_.mask_GM.shape[1]
         first = ranks.rank * B
         meaning_T4, mask_T = all_.meaning_GM4.flatten(0, 1), all_.mask_GM.flatten()
         facts_BFSL = all_.facts_GFSL[first : first + B]
         own_BM = torch.arange(first * M, (first + B) * M, device=model.device).view(B, M)
+        truth_BT = truth_of(meaning_T4, facts_BFSL)
+        # A sentence whose finding is hidden says nothing of its own volume, and what others say
+        # of a finding that is hidden throughout says as little.
+        wanted_BT = mask_T.expand(B, -1).scatter(
+            1, own_BM, (all_.mask_GM & all_.seen_GM)[first : first + B]
+        )
+        wanted_BT = wanted_BT & ~turns_on_hidden(batch, hidden_BS, meaning_T4, truth_BT)
         scored = Scored(
             scores_BT=score_statements(model, seen.evidence_BNE, all_.vectors_GMD.flatten(0, 1)),
-            truth_BT=truth_of(meaning_T4, facts_BFSL),
-            # A sentence whose finding is hidden by the mask says nothing of its own volume.
-            wanted_BT=mask_T.expand(B, -1).scatter(
-                1, own_BM, (all_.mask_GM & all_.seen_GM)[first : first + B]
-            ),
+            truth_BT=truth_BT,
+            wanted_BT=wanted_BT,
             own_BM=own_BM,
         )
         terms: dict[str, Tensor] = {}
@@ -279,133 +291,9 @@ class GroundedObjective(Objective):
         return ranks.mean(total, reports)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Statements:
-    """The sentences and counterfactuals of all studies on all processes.
-
-    Attributes
-    ----------
-    vectors_GMD, meaning_GM4
-        Frozen vectors and meanings, each study's sentences before its counterfactuals.
-    mask_GM
-        True where there is a statement that takes part.
-    seen_GM
-        False for a sentence of a finding whose region is outlined and wholly masked.
-    facts_GFSL
-        What is true of each study.
-    """
-
-    vectors_GMD: Tensor
-    meaning_GM4: Tensor
-    mask_GM: Tensor
-    seen_GM: Tensor
-    facts_GFSL: Tensor
-
-    @classmethod
-    def of_all(
-        cls, batch: StudyBatch, region_BSK: Tensor, ranks: Ranks, config: GroundedConfig
-    ) -> Statements:
-        hidden_BS = (
-            (batch.kind_BS == _FINDING) & batch.region_mask_BS & ~(region_BSK > 0).any(dim=-1)
-        )
-        flips_BC = batch.counterfactual_mask_BC
-        if not config.counterfactuals:
-            flips_BC = torch.zeros_like(flips_BC)
-        mask_BM = torch.cat([batch.sentence_mask_BS, flips_BC], dim=1)
-        seen_BM = torch.cat([~hidden_BS, torch.ones_like(flips_BC)], dim=1)
-        meaning = torch.cat([batch.meaning_BS4, batch.counterfactual_meaning_BC4], dim=1)
-        vectors = torch.cat([batch.sentences_BSD, batch.counterfactuals_BCD], dim=1)
-        return cls(
-            vectors_GMD=ranks.gather(vectors),
-            meaning_GM4=ranks.gather(meaning),
-            mask_GM=ranks.gather(mask_BM.to(torch.uint8)).bool(),
-            seen_GM=ranks.gather(seen_BM.to(torch.uint8)).bool(),
-            facts_GFSL=ranks.gather(batch.facts_BFSL),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """All statements in the volumes of this process.
-
-    Attributes
-    ----------
-    scores_BT
-        Pooled similarities.
-    truth_BT
-        1 true, 0 false, ``UNKNOWN``.
-    wanted_BT
-        True where a statement is none of padding and its finding is not hidden.
-    own_BM
-        Numbers in T of each volume's own statements.
-    """
-
-    scores_BT: Tensor
-    truth_BT: Tensor
-    wanted_BT: Tensor
-    own_BM: Tensor
-
-
 def bounded(log_temperature: Tensor) -> Tensor:
     """A learned temperature, never below 0.01."""
     return log_temperature.float().clamp(min=math.log(MIN_TEMPERATURE)).exp()
-
-
-def visible(values_BSN: Tensor, keep_BK: Tensor) -> Tensor:
-    """The values of the visible patches, ``(B, S, K, ...)``; axes behind N are kept."""
-    index = keep_BK.reshape(len(keep_BK), 1, -1, *[1] * (values_BSN.ndim - 3))
-    shape = (*values_BSN.shape[:2], keep_BK.shape[1], *values_BSN.shape[3:])
-    return values_BSN.gather(2, index.expand(shape))
-
-
-def score_statements(model: SimCroP, evidence_BKE: Tensor, vectors_TD: Tensor) -> Tensor:
-    """The pooled similarity of every statement with every volume, ``(B, T)`` float32.
-
-    Similarities of one volume are kept at a time and computed again for the gradient: all of them
-    together would be the largest thing in memory.
-    """
-    head = model.presence_head
-    assert head is not None
-
-    def one(evidence_KE: Tensor) -> Tensor:
-        return head.pool(model.similarity(evidence_KE, vectors_TD))
-
-    return torch.stack(
-        [
-            checkpoint(one, evidence_KE, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else one(evidence_KE)
-            for evidence_KE in evidence_BKE
-        ]
-    )
-
-
-def _padded_alike(batch: StudyBatch, ranks: Ranks) -> StudyBatch:
-    """The batch with as many places for sentences and counterfactuals as any process has."""
-    if ranks.world_size == 1:
-        return batch
-    from dataclasses import replace
-
-    counts = [batch.sentence_mask_BS.shape[1], batch.counterfactual_mask_BC.shape[1]]
-    most = torch.tensor(counts, device=batch.seeds_B.device)
-    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-    more_s, more_c = (most - torch.tensor(counts, device=most.device)).tolist()
-
-    def pad(x: Tensor, more: int) -> Tensor:
-        return F.pad(x, (0, 0) * (x.ndim - 2) + (0, more))
-
-    return replace(
-        batch,
-        sentences_BSD=pad(batch.sentences_BSD, more_s),
-        sentence_mask_BS=pad(batch.sentence_mask_BS, more_s),
-        meaning_BS4=pad(batch.meaning_BS4, more_s),
-        region_BSN=pad(batch.region_BSN, more_s),
-        region_mask_BS=pad(batch.region_mask_BS, more_s),
-        kind_BS=pad(batch.kind_BS, more_s),
-        counterfactuals_BCD=pad(batch.counterfactuals_BCD, more_c),
-        counterfactual_meaning_BC4=pad(batch.counterfactual_meaning_BC4, more_c),
-        counterfactual_mask_BC=pad(batch.counterfactual_mask_BC, more_c),
-    )
 
 
 def _lacks(model: SimCroP, what: str, field: str) -> SimCroPError:

@@ -82,6 +82,7 @@ def to_batch(
         meaning_BS4=moved["meaning_BS4"],
         region_BSN=region_BSN,
         region_mask_BS=(region_BSN > 0).any(dim=-1),
+        outlined_BS=moved["region_row_BS"] >= 0,
         kind_BS=moved["kind_BS"],
         facts_BFSL=moved["facts_BFSL"],
         counterfactuals_BCD=moved["counterfactuals_BCD"],

@@ -138,6 +138,7 @@ def studies(
             "meaning_BS4": torch.zeros(S, 4, dtype=torch.long),
             "region_BSN": torch.zeros(S, PATCHES),
             "region_mask_BS": torch.zeros(S, dtype=torch.bool),
+            "outlined_BS": torch.zeros(S, dtype=torch.bool),
             "kind_BS": torch.full((S,), 3),
             "facts_BFSL": torch.full((18, 4, 4), -1, dtype=torch.int8),
             "counterfactuals_BCD": torch.zeros(C, TEXT_WIDTH),

@@ -126,6 +126,7 @@ def batch_of(studies: list[Made], seeds: list[int] | None = None, step: int = 0)
         "region_BSN": torch.zeros(B, S, N),
         "region_cells_BSNC": torch.zeros(B, S, N, cells),
         "region_mask_BS": torch.zeros(B, S, dtype=torch.bool),
+        "outlined_BS": torch.zeros(B, S, dtype=torch.bool),
         "kind_BS": torch.full((B, S), 3),
         "counterfactuals_BCD": torch.zeros(B, C, WIDTH),
         "counterfactual_meaning_BC4": torch.tensor([NO_FINDING, 0, 0, 1]).repeat(B, C, 1),
@@ -138,7 +139,7 @@ def batch_of(studies: list[Made], seeds: list[int] | None = None, step: int = 0)
             out["meaning_BS4"][b, s] = torch.tensor(meaning)
             out["kind_BS"][b, s] = kind
             if region is not None:
-                out["region_mask_BS"][b, s] = True
+                out["region_mask_BS"][b, s] = out["outlined_BS"][b, s] = True
                 out["region_cells_BSNC"][b, s] = cell_coverage(region)
                 out["region_BSN"][b, s] = cell_coverage(region).mean(-1)
         for c, (meaning, words) in enumerate(study.counterfactuals):

@@ -32,7 +32,7 @@ from simcrop_core.evaluate.pointing import (
     size_mm,
 )
 from simcrop_core.evaluate.presence import Statement, auc, chosen, presence_by_finding, truth_table
-from simcrop_core.evaluate.prior import Prior
+from simcrop_core.evaluate.prior import MIN_EXAMPLES, Prior
 from simcrop_core.evaluate.probe import linear_probe, pooled_features
 from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
@@ -240,11 +240,15 @@ def said(
 def test_the_prior_is_the_mean_region_of_the_meaning() -> None:
     left = Meaning.of("Lung nodule", "left", "upper")
     prior = Prior()
-    prior.add(said(left, [1, 0, 0]))
-    prior.add(said(left, [0, 0.5, 0]))
-    prior.add(said(left._replace(level=3), [0, 0, 1]))
-    prior.add(said(Meaning(), [0, 1, 1], kind="organ", name="liver"))
-    prior.add(said(Meaning(), [1, 1, 0], kind="organ", name="spleen"))
+    for _ in range(MIN_EXAMPLES // 2):
+        prior.add(said(left, [1, 0, 0]))
+        prior.add(said(left, [0, 0.5, 0]))
+        prior.add(said(left._replace(level=3), [0, 0, 1]))
+        for _ in range(2):
+            prior.add(said(Meaning(), [0, 1, 1], kind="organ", name="liver"))
+            prior.add(said(Meaning(), [1, 1, 0], kind="organ", name="spleen"))
+    prior.add(said(left._replace(side=3), [0, 0, 0]))
+    prior.add(said(left, None))
 
     def region(*args: Any, **more: Any) -> list[float] | None:
         found = prior.region(said(*args, **more))
@@ -253,8 +257,11 @@ def test_the_prior_is_the_mean_region_of_the_meaning() -> None:
     assert region(left) == [0.5, 0.25, 0]
     third = pytest.approx([1 / 3, 1 / 6, 1 / 3], abs=1e-6)
     assert region(left._replace(level=2)) == third  # no example: the side's
-    assert region(left._replace(side=2)) == third  # no example: the finding's
-    assert region(Meaning.of("Emphysema")) == third  # no example: all findings'
+    assert region(left._replace(level=3)) == third  # too few: the side's
+    every = pytest.approx([5 / 16, 2.5 / 16, 5 / 16], abs=1e-6)
+    assert region(left._replace(side=2)) == every  # no example: the finding's
+    assert region(left._replace(side=3)) == every  # one example: the finding's
+    assert region(Meaning.of("Emphysema")) == every  # no example: all findings'
     assert region(Meaning(), kind="organ", name="liver") == [0, 1, 1]
     assert region(Meaning(), kind="organ", name="thyroid") == [0.5, 1, 0.5]
     assert region(left._replace(present=0), kind="negative") is None

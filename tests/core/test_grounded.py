@@ -26,7 +26,6 @@ from simcrop_core.objectives import (
     Ranks,
     make_objective,
 )
-from simcrop_core.objectives.grounded import score_statements
 from simcrop_core.objectives.grounded_losses import (
     facts_of,
     presence_sums,
@@ -35,6 +34,11 @@ from simcrop_core.objectives.grounded_losses import (
     sentence_contrast_sums,
     truth_of,
     volume_contrast_sums,
+)
+from simcrop_core.objectives.grounded_statements import (
+    hidden_sentences,
+    score_statements,
+    turns_on_hidden,
 )
 from simcrop_core.objectives.masking import mask_patches
 from simcrop_core.statements import FINDINGS, LEVELS, SIDES, UNKNOWN, Facts, Meaning
@@ -343,6 +347,42 @@ def test_a_hidden_finding_says_nothing_of_its_own_volume() -> None:
         )
         got = losses(one, model, contrast_weight=0.0, region_weight=0.0).terms["presence"]
         assert float(got.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_finding_outside_the_crop_is_hidden_too() -> None:
+    """Of two sentences on one finding, one lies outside the input; then both do."""
+    meaning = torch.tensor(Meaning.of("Lung nodule", "left"))
+    elsewhere, absent = meaning.clone(), meaning.clone()
+    elsewhere[1], absent[1:] = 1, torch.tensor([0, 0, 0])
+    batch = batch_of([made(1), made(2)])
+    S = batch.sentence_mask_BS.shape[1]
+    there = torch.zeros(2, S, dtype=torch.bool)
+    there[0, :2] = True
+    region = torch.zeros_like(batch.region_BSN)
+    region[0, 0, 3] = 1
+    facts = Facts.from_occurrences([("Lung nodule", "left", "any")]).table_FSL
+    one = replace(
+        batch,
+        sentence_mask_BS=there,
+        outlined_BS=there,
+        kind_BS=torch.ones_like(batch.kind_BS),
+        meaning_BS4=meaning.expand(2, S, 4),
+        region_BSN=region,
+        facts_BFSL=torch.tensor(facts).expand(2, -1, -1, -1),
+    )
+    statements = torch.stack([meaning, absent, elsewhere, torch.tensor(Meaning())])
+    truth = torch.tensor([1, 0, 0, 1]).expand(2, 4)
+    hidden = hidden_sentences(one, one.region_BSN)
+    assert hidden.nonzero().tolist() == [[0, 1]]
+    assert not turns_on_hidden(one, hidden, statements, truth).any()  # the other one is seen
+    out = replace(one, region_BSN=torch.zeros_like(region))
+    hidden = hidden_sentences(out, out.region_BSN)
+    assert hidden.nonzero().tolist() == [[0, 0], [0, 1]]
+    # That it is on the other side is false all the same, and nothing is said of volume 1.
+    turns = turns_on_hidden(out, hidden, statements, truth)
+    assert turns.tolist() == [[True, True, False, False], [False] * 4]
+    unoutlined = replace(out, outlined_BS=torch.zeros_like(there))
+    assert not hidden_sentences(unoutlined, out.region_BSN).any()
 
 
 def test_the_first_batch_gives_the_mean_sentence_vector(batch: StudyBatch) -> None:

@@ -17,6 +17,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from simcrop_core.counter_random import uniform
 from simcrop_core.errors import SimCroPError
+from simcrop_core.evaluate.cases import Said
+from simcrop_core.evaluate.prior import MIN_EXAMPLES
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io.labels import labels_on
 from simcrop_core.model.text import text_config_for
@@ -36,6 +38,7 @@ from simcrop_core.store.batching import augment_intensity, crop_cells
 from simcrop_core.store.cells import occupancy
 from simcrop_core.store.codec import unpack
 from simcrop_core.store.pack import pack_study, prepared_hu
+from simcrop_core.store.prior import learn_prior
 from simcrop_core.store.record import KINDS, Record
 from simcrop_core.store.settings import cell_shape
 from simcrop_core.store.text import text_number
@@ -155,12 +158,29 @@ def test_coverage_after_a_random_crop_counts_voxels(
                 batch.region_BSN[row, sentence].reshape(SPEC.grid_shape), expected, atol=1e-6
             )
             assert bool(batch.region_mask_BS[row, sentence]) == bool(expected.any())
+            assert bool(batch.outlined_BS[row, sentence]) == (facts.region is not None)
             if cells:
                 assert batch.region_cells_BSNC is not None
                 found = batch.region_cells_BSNC[row, sentence].reshape(expected_cells.shape)
                 np.testing.assert_allclose(found, expected_cells, atol=1e-6)
     assert not batch.region_mask_BS[:, 3].any()
     assert batch.region_mask_BS[:, 0].any()
+
+
+def test_the_prior_of_a_store_is_the_mean_region_in_the_middle(store: Store) -> None:
+    prior, sums = learn_prior(store), {}
+    batch = to_batch(raw_batch(store, len(store)), "cpu")
+    for row in range(len(store)):
+        for number, facts in enumerate(MadeSource(row).load().sentences):
+            if bool(batch.region_mask_BS[row, number]):
+                name = facts.region if facts.meaning == Meaning() else None
+                key = (facts.kind, facts.meaning, name)
+                sums.setdefault(key, []).append(batch.region_BSN[row, number].numpy())
+    often = {key: values for key, values in sums.items() if len(values) >= MIN_EXAMPLES}
+    assert often
+    for (kind, meaning, name), values in often.items():
+        found = prior.region(Said("", kind, meaning, name, None, None, None))
+        np.testing.assert_allclose(found, np.mean(values, axis=0), atol=1e-6)
 
 
 def test_structures_are_cropped_with_the_volume(store: Store) -> None:

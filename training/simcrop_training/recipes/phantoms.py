@@ -61,6 +61,7 @@ def on_tiny_phantoms(name: str, objective: ObjectiveConfig, **model: Any) -> Run
             {
                 "preset": "starter",
                 "input_spec": _TINY_INPUT,
+                "text": {"max_tokens": 256},  # as MiniLM was trained; most of a CPU's time is here
                 "vision": {"depth": 3, "width": 192, "heads": 6},
                 "image_decoder": {"depth": 1, "width": 96, "heads": 4},
                 "fusion": {"heads": 4},

@@ -19,7 +19,7 @@ _HOME = {
     "TextDecoderConfig": "config",
     "VisionConfig": "config",
     "model_info": "info",
-    "ImageDecoder": "vision",
+    "ImageDecoder": "image_decoder",
     "VisionEncoder": "vision",
     "VisionFeatures": "vision",
     "patchify": "vision",
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         VisionConfig,
     )
     from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
+    from simcrop_core.model.image_decoder import ImageDecoder
     from simcrop_core.model.importer import ImportReport, import_checkpoint
     from simcrop_core.model.info import model_info
     from simcrop_core.model.presets import PRESETS, create_model, new_model
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
     from simcrop_core.model.simcrop import SimCroP, resize_position_embedding
     from simcrop_core.model.text import EncodedSentences, TextEncoder, TokenBatch
     from simcrop_core.model.text_folder import text_encoder_sources
-    from simcrop_core.model.vision import ImageDecoder, VisionEncoder, VisionFeatures, patchify
+    from simcrop_core.model.vision import VisionEncoder, VisionFeatures, patchify
 
 
 def __getattr__(name: str) -> Any:

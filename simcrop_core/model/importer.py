@@ -27,9 +27,10 @@ from simcrop_core.model.config import (
     bad_config,
 )
 from simcrop_core.model.foreign import ForeignWeights, read_foreign_weights
+from simcrop_core.model.image_decoder import ImageDecoder
 from simcrop_core.model.simcrop import SimCroP, without_weights
 from simcrop_core.model.text import text_config_for
-from simcrop_core.model.vision import ImageDecoder, Shape3, token_positions
+from simcrop_core.model.vision import Shape3, token_positions
 from simcrop_core.volume import Note
 
 _HEAD_WIDTH = 64

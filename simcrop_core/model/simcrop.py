@@ -20,10 +20,10 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig, model_config_from
 from simcrop_core.model.embedding import pool_cells
 from simcrop_core.model.fusion import CrossGranularityFusion, TextDecoder
+from simcrop_core.model.image_decoder import ImageDecoder
 from simcrop_core.model.presence import Presence
 from simcrop_core.model.vision import (
     LAYER_NORM_EPS,
-    ImageDecoder,
     Shape3,
     VisionEncoder,
     resized_positions,

@@ -59,7 +59,9 @@ class GroundedObjective(Objective):
 
     Terms: ``image``, ``region`` with ``pointing`` (share of sentences with a visible region whose
     most similar visible patch touches it), ``cell``, ``contrast``, ``presence`` with
-    ``presence_accuracy``, ``align``; and the temperatures.
+    ``presence_accuracy``, ``align``; and the temperatures. A model with ``text_centred`` has its
+    mean sentence vector already (:meth:`SimCroP.set_text_mean`); :func:`simcrop_core.train.train`
+    sets that of the training data.
     """
 
     def __init__(self, config: GroundedConfig, model: SimCroP) -> None:
@@ -80,7 +82,6 @@ class GroundedObjective(Objective):
         self.log_contrast_temperature = (
             nn.Parameter(torch.tensor(start)) if config.contrast_weight else None
         )
-        self._centred = not model.config.text_centred
 
     def trains(self, name: str) -> bool:
         config = self.config
@@ -97,7 +98,6 @@ class GroundedObjective(Objective):
 
     def forward(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> LossTerms:
         config = self.config
-        self._centre(model, batch, ranks)
         if config.mask_ratio:
             mask, seen = see_visible(config, model, batch)
             keep_BK = mask.keep_BK
@@ -125,20 +125,6 @@ class GroundedObjective(Objective):
         }
         parts = [weight * terms[name] for name, weight in weights.items() if weight]
         return LossTerms(torch.stack(parts).sum(), terms)
-
-    def _centre(self, model: SimCroP, batch: StudyBatch, ranks: Ranks) -> None:
-        """Give the model the mean sentence vector of the first batch, unless it has one."""
-        if self._centred or not self.training:
-            return
-        self._centred = True
-        if bool(model.text_mean.any()):
-            return
-        there_BS1 = batch.sentence_mask_BS[..., None].float()
-        total_1D = (batch.sentences_BSD.float() * there_BS1).sum(dim=(0, 1))[None]
-        count_1 = there_BS1.sum()[None]
-        with torch.no_grad():
-            mean_D = ranks.gather(total_1D).sum(dim=0) / ranks.gather(count_1).sum().clamp(min=1)
-        model.set_text_mean(mean_D)
 
     # -- regions --------------------------------------------------------------------------------
 

@@ -24,6 +24,13 @@ SUPERVISED = "SIMCROP_SUPERVISED"
 _TIMEOUT = timedelta(hours=6)
 
 
+def accelerator_of(run: RunSettings) -> str:
+    """``cpu`` or ``cuda``."""
+    if run.accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return run.accelerator
+
+
 def make_fabric(run: RunSettings, *, large: bool) -> Fabric:
     """Fabric as a run asks for it, not launched yet.
 
@@ -39,9 +46,7 @@ def make_fabric(run: RunSettings, *, large: bool) -> Fabric:
     SimCroPError
         There are fewer devices than asked for, or the processes were not started.
     """
-    accelerator = run.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = accelerator_of(run)
     if accelerator == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if found < run.devices:

@@ -22,9 +22,10 @@ from simcrop_core.train.checkpoint import read_checkpoint, restore_optimiser, re
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.curves import Curves
 from simcrop_core.train.data import make_phantom_store, open_data
-from simcrop_core.train.devices import SUPERVISED, make_fabric
+from simcrop_core.train.devices import SUPERVISED, accelerator_of, make_fabric
 from simcrop_core.train.events import EVENTS_NAME, EventLog, error_event, read_events
 from simcrop_core.train.failures import memory_told
+from simcrop_core.train.heap import keep_freed_memory
 from simcrop_core.train.loop import Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
@@ -78,6 +79,8 @@ def train(
         ran out, a process was lost. What ends a run that had begun is in its events too.
     """
     place = Path(folder).expanduser().absolute()
+    if accelerator_of(config.run) == "cpu":
+        keep_freed_memory()
     model = build_model(config.model, config.run.seed)
     fabric = make_fabric(config.run, large=is_large(model.config))
     fabric.launch()

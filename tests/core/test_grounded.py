@@ -385,17 +385,6 @@ def test_a_finding_outside_the_crop_is_hidden_too() -> None:
     assert not hidden_sentences(unoutlined, out.region_BSN).any()
 
 
-def test_the_first_batch_gives_the_mean_sentence_vector(batch: StudyBatch) -> None:
-    model = tiny().train()
-    objective = make_objective(GroundedConfig(), model)
-    objective(model, batch, ALONE)
-    mean = batch.sentences_BSD[batch.sentence_mask_BS].mean(0)
-    torch.testing.assert_close(model.text_mean, mean)
-    objective(model, batch_of(STUDIES[:2]), ALONE)
-    make_objective(GroundedConfig(), model)(model, batch_of(STUDIES[2:]), ALONE)  # as on resuming
-    torch.testing.assert_close(model.text_mean, mean)
-
-
 def test_losses_are_float32_under_autocast(batch: StudyBatch) -> None:
     model = tiny().eval()
     plain = losses(batch, model, cell_weight=1.0, align_weight=1.0, top_k=8)

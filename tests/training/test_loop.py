@@ -19,10 +19,13 @@ from torch import nn
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model import load_model
+from simcrop_core.objectives.base import Ranks
 from simcrop_core.objectives.mae import MaeObjective
 from simcrop_core.train import checkpoint as checkpoint_module
 from simcrop_core.train import loop
+from simcrop_core.train.build import build_model
 from simcrop_core.train.config import OptimConfig, RunConfig
+from simcrop_core.train.data import open_data
 from simcrop_core.train.events import read_events
 from simcrop_core.train.failures import memory_told, replay_failure
 from simcrop_core.train.launch import Outcome, train
@@ -421,6 +424,25 @@ def test_a_damaged_study_is_replaced_and_listed_and_two_end_the_run(
         train(tmp_path / "c", config)
     assert refused.value.code == "too-many-damaged"
     assert events(tmp_path / "c", "error")[0]["code"] == "too-many-damaged"
+
+
+def test_shuffled_reports_belong_to_other_scans(store: Path, tmp_path: Path) -> None:
+    """The control that shows what is learnt without a scan: whole reports, each once, moved."""
+    config = tiny_config(store, data={"shuffle_reports": True})
+    model = build_model(config.model, 0)
+    data = open_data(config, model.config, store, tmp_path, Ranks())
+    raw = next(iter(data.loader))
+    shuffled = data.batch(raw, torch.device("cpu"))
+    data.shuffle_reports = False
+    right = data.batch(raw, torch.device("cpu"))
+    other = [1, 2, 3, 0]
+    for name in ("volume_B1HWD", "seeds_B", "index_B"):
+        assert torch.equal(getattr(shuffled, name), getattr(right, name)), name
+    for name in ("sentences_BSD", "tokens_BL", "report_BD", "region_BSN", "facts_BFSL"):
+        assert torch.equal(getattr(shuffled, name), getattr(right, name)[other]), name
+    assert not torch.equal(shuffled.report_BD, right.report_BD)
+    held = data.held_out_batch(raw, torch.device("cpu"))
+    assert torch.equal(held.report_BD, right.report_BD)  # validation is never shuffled
 
 
 def test_data_that_do_not_fit_are_refused(tmp_path: Path, configure: Configure) -> None:

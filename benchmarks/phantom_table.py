@@ -48,6 +48,7 @@ from simcrop_core.store import open_store
 from simcrop_core.store.prior import learn_prior
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.data import make_phantom_store
 from simcrop_core.train.launch import train
 from simcrop_core.train.run import Run
 from simcrop_core.train.settings import with_settings
@@ -131,8 +132,11 @@ SIZES = dict(zip(("small", "medium", "large", "largest"), SIZE_CLASSES, strict=T
 class Judge:
     """Unseen phantoms, and those the probe learns from."""
 
-    def __init__(self, arguments: argparse.Namespace, store: Path) -> None:
-        spec = model_of(configured(ROWS["mae"], arguments, 0)).input_spec
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        config = configured(ROWS["mae"], arguments, 0)
+        model = model_of(config)
+        store = make_phantom_store(config, model.config, arguments.out, progress("the store"))
+        spec = model.input_spec
         unseen = range(VALIDATION_SEED, VALIDATION_SEED + arguments.test)
         self.train = rendered(range(arguments.probe), spec, arguments)
         self.test = rendered(unseen, spec, arguments)
@@ -289,7 +293,7 @@ def main(words: Sequence[str] | None = None) -> int:
             path = done / f"{key}-{seed}-{arguments.steps}x{arguments.batch}.json"
             if not path.exists():
                 model = trained(row, arguments, seed, arguments.out / f"{key}-{seed}")
-                judge = judge or Judge(arguments, arguments.out / "phantoms")
+                judge = judge or Judge(arguments)
                 path.write_text(json.dumps(judge.figures(model)) + "\n")
                 say(f"{row.name}, seed {seed}: done at {(time.monotonic() - started) / 60:.0f} min")
             figures = json.loads(path.read_text())

@@ -29,6 +29,7 @@ _HOME = {
     "PatchGrid": "simcrop_core.patches",
     "Prepared": "simcrop_core.prepare",
     "prepare": "simcrop_core.prepare",
+    "read_and_prepare": "simcrop_core.ingest",
     "SimCroP": "simcrop_core.model",
     "create_model": "simcrop_core.model",
     "import_checkpoint": "simcrop_core.model",
@@ -69,6 +70,7 @@ __all__ = [
     "import_checkpoint",
     "load_model",
     "prepare",
+    "read_and_prepare",
     "read_report",
     "read_volume",
     "save_figure",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from simcrop_core.errors import SimCroPError
     from simcrop_core.figure import FigureSpec, draw_figure, save_figure
     from simcrop_core.geometry import Grid
+    from simcrop_core.ingest import read_and_prepare
     from simcrop_core.input_spec import InputSpec
     from simcrop_core.io import read_volume, write_labels, write_volume
     from simcrop_core.model import (

@@ -49,6 +49,7 @@ def encode(
     volume: CTVolume,
     *,
     placement: Placement = "center",
+    prepared: Prepared | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     progress: Progress | None = None,
@@ -63,6 +64,9 @@ def encode(
         Where the model's input lies in the scan, see `simcrop_core.prepare.prepare`. Tiled
         windows overlap; each patch keeps the features of the window in which it lies furthest
         from the border.
+    prepared
+        What was made of this scan, for this model and placement, on reading it
+        (`simcrop_core.ingest.read_and_prepare`); made here if None.
     device, precision
         Where and how to compute; ``"auto"`` takes a GPU if there is one, bf16 on a GPU that has
         it, and fp32 on a CPU.
@@ -77,12 +81,20 @@ def encode(
         An unknown placement, device or precision; a model whose features are not finite.
     TypeError
         ``volume`` is no `CTVolume`; a path is read by `simcrop_core.io.read_volume`.
+    ValueError
+        ``prepared`` was made for another model or placement.
     """
     if not isinstance(volume, CTVolume):
         raise TypeError(f"encode takes a CTVolume (see read_volume), not {_kind(volume)}.")
+    if prepared is not None and (prepared.spec, prepared.placement) != (
+        model.input_spec,
+        placement,
+    ):
+        raise ValueError("The scan was prepared for another model's input or placement.")
     say = progress or silent
     say("preparing", 0, 1)
-    prepared = prepare(volume, model.input_spec, placement=placement)
+    if prepared is None:
+        prepared = prepare(volume, model.input_spec, placement=placement)
     where = select_device(device)
     with evaluating(model.to(where)), torch.inference_mode(), autocast(where, precision):
         features_ND = _encode_windows(model.vision, prepared, where, say)

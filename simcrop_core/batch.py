@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from simcrop_core.align import align
+from simcrop_core.align import align, check_request, encode
 from simcrop_core.cluster import dask_client
 from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
-from simcrop_core.io import read_volume
+from simcrop_core.ingest import read_and_prepare
 from simcrop_core.io.sniff import sniff
 from simcrop_core.model import load_model, model_info
 from simcrop_core.outputs import remove_partial, whole_file
@@ -228,19 +228,23 @@ def align_study(study: Study, out: str, request: BatchRequest, key: str) -> dict
         reading = dict(request.reading)
         if study.series is not None:
             reading["series"] = study.series
-        volume = read_volume(Path(study.ct), **reading)
+        model = _model(request.model, request.text_encoder)
+        volume, prepared = read_and_prepare(
+            Path(study.ct), model.input_spec, placement=request.placement, **reading
+        )
         report = read_report(
             Path(study.report), volume_name=study.volume_name, encoding=request.encoding
         )
-        result = align(
-            _model(request.model, request.text_encoder),
+        check_request(model, report, (), request.top_k)
+        encoded = encode(
+            model,
             volume,
-            report,
-            top_k=request.top_k,
             placement=request.placement,
+            prepared=prepared,
             device=request.device,
             precision=request.precision,
         )
+        result = align(model, encoded, report, top_k=request.top_k, device=request.device)
         write_result(Path(out) / study.name, volume, result, figure=request.figures, key=key)
     except SimCroPError as e:
         # Without the path: the study's name says which, and file names may hold patients' names.

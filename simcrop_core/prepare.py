@@ -7,6 +7,7 @@ One implementation serves viewer, batch and training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import FloatArray, Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.patches import PatchGrid
-from simcrop_core.resample import resample_linear
+from simcrop_core.resample import Array, begin_resampling
 from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
@@ -97,39 +98,105 @@ def prepare(
     SimCroPError
         ``placement`` is unknown, or a tiled input would be larger than two metres.
     """
-    import torch
-
+    check_placement(placement)
     spec = InputSpec() if spec is None else spec
+    center, notes = None, []
+    if placement == "lungs":
+        center = lung_center(volume)
+        notes.append(_lungs_note(center))
+    return Preparation(volume.hu_XYZ, volume.grid, spec, placement, center).finish(notes)
+
+
+def check_placement(placement: Placement) -> None:
+    """Refuse what is no placement.
+
+    Raises
+    ------
+    SimCroPError
+        ``unknown-placement``.
+    """
     if placement not in PLACEMENTS:
         raise SimCroPError(
             f"There is no placement {placement!r}.",
             code="unknown-placement",
             remedy=f"Choose one of {', '.join(PLACEMENTS)}.",
         )
-    whole = resampled_grid(volume.grid, spec)
-    notes: list[Note] = []
-    if placement == "tiled":
-        start, shape = _tiled_extent(whole, spec)
-    else:
-        start, placed = _placed(volume, whole, spec, placement)
-        shape = spec.shape
-        notes.extend(placed)
-    grid = whole.window(start, shape)
-    fill = spec.hu_window[0] if spec.padding == "air" else None
-    values, inside = resample_linear(
-        volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window
-    )
-    patches = PatchGrid.over(grid, spec.patch_shape)
-    return Prepared(
-        input_1HWD=torch.from_numpy(values)[None],
-        grid=grid,
-        patches=patches,
-        inside_N=_touched(inside, patches),
-        window_starts=_window_starts(shape, spec),
-        spec=spec,
-        placement=placement,
-        notes=tuple(notes),
-    )
+
+
+class Preparation:
+    """The work of `prepare`, which may begin while the scan is still being read.
+
+    Parameters
+    ----------
+    hu_XYZ
+        The scan's voxels; they may still be on their way.
+    scan
+        Where they lie.
+    spec, placement
+        As in `prepare`.
+    center_mm
+        RAS millimetres of the place for the input, unless that is the scan's centre.
+
+    Raises
+    ------
+    SimCroPError
+        A tiled input would be larger than two metres.
+    """
+
+    def __init__(
+        self,
+        hu_XYZ: Array,
+        scan: Grid,
+        spec: InputSpec,
+        placement: Placement,
+        center_mm: FloatArray | None = None,
+    ) -> None:
+        whole = resampled_grid(scan, spec)
+        self._notes: list[Note] = []
+        if placement == "tiled":
+            start, shape = _tiled_extent(whole, spec)
+        else:
+            start, shape = _window_start(whole, spec, center_mm), spec.shape
+            self._notes = _left_out(whole, start, shape)
+        self._scan, self._hu_XYZ = scan, hu_XYZ
+        self._spec, self._placement, self._shape = spec, placement, shape
+        self._grid = whole.window(start, shape)
+        fill = spec.hu_window[0] if spec.padding == "air" else None
+        self._resampling = begin_resampling(
+            hu_XYZ, scan, self._grid, fill=fill, window=spec.hu_window
+        )
+
+    def advance(self, filled: int) -> None:
+        """Do what the first ``filled`` voxels, in order of memory, allow; from one thread."""
+        self._resampling.advance(filled)
+
+    def is_of(self, volume: CTVolume) -> bool:
+        """Whether these very voxels became the volume, on this very grid."""
+        mine, its = self._hu_XYZ, volume.hu_XYZ
+        return (
+            mine.dtype == its.dtype
+            and mine.__array_interface__["data"][0] == its.__array_interface__["data"][0]
+            and mine.strides == its.strides
+            and self._scan.shape == volume.shape
+            and np.array_equal(self._scan.affine, volume.grid.affine)
+        )
+
+    def finish(self, notes: Sequence[Note] = ()) -> Prepared:
+        """Do the rest, once all voxels are there; ``notes`` come before its own."""
+        import torch
+
+        values, inside = self._resampling.finish()
+        patches = PatchGrid.over(self._grid, self._spec.patch_shape)
+        return Prepared(
+            input_1HWD=torch.from_numpy(values)[None],
+            grid=self._grid,
+            patches=patches,
+            inside_N=_touched(inside, patches),
+            window_starts=_window_starts(self._shape, self._spec),
+            spec=self._spec,
+            placement=self._placement,
+            notes=(*notes, *self._notes),
+        )
 
 
 def input_grid(

@@ -44,14 +44,14 @@ def run_align(arguments: argparse.Namespace) -> int:
             remedy="Give a report with --report, or a sentence with --query.",
         )
     with progress_bar(arguments) as progress:
-        progress("reading the scan", 0, 1)
-        volume = read_scan(arguments)
         progress("loading the model", 0, 1)
         model = load(arguments)
         check_request(model, report, arguments.query, arguments.top_k)
+        progress("reading the scan", 0, 1)
+        volume, encoded = _encoded(arguments, model, progress)
         result = align(
             model,
-            _encoded(arguments, model, volume, progress),
+            encoded,
             report,
             queries=arguments.query,
             top_k=arguments.top_k,
@@ -86,14 +86,17 @@ _UNTRAINED = (
 
 
 def _encoded(
-    arguments: argparse.Namespace, model: SimCroP, volume: CTVolume, progress: Progress
-) -> Encoded:
-    """The encoded scan: from ``--encoded`` if that is of this scan and model, else computed."""
+    arguments: argparse.Namespace, model: SimCroP, progress: Progress
+) -> tuple[CTVolume, Encoded]:
+    """The scan, read and encoded: from ``--encoded`` if that is of this scan and model."""
     from simcrop_core.align import Encoded, encode
     from simcrop_core.device import resolve_precision, select_device
+    from simcrop_core.ingest import read_and_prepare
 
     kept = None if arguments.encoded is None else Path(arguments.encoded)
+    prepared = None
     if kept is not None and kept.exists():
+        volume = read_scan(arguments)
         encoded = Encoded.load(kept)
         same = (
             encoded.model_id == model.model_id
@@ -103,18 +106,26 @@ def _encoded(
             == resolve_precision(select_device(arguments.device), arguments.precision)
         )
         if same:
-            return encoded
+            return volume, encoded
+    else:
+        volume, prepared = read_and_prepare(
+            Path(arguments.ct),
+            model.input_spec,
+            placement=arguments.placement,
+            **reading_options(arguments),
+        )
     encoded = encode(
         model,
         volume,
         placement=arguments.placement,
+        prepared=prepared,
         device=arguments.device,
         precision=arguments.precision,
         progress=progress,
     )
     if kept is not None:
         encoded.save(kept)
-    return encoded
+    return volume, encoded
 
 
 def run_segment(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from simcrop_core.geometry import LPS_TO_RAS, Grid
 from simcrop_core.io.guard import beside, reading, regular_size
 from simcrop_core.io.hounsfield import Stored
-from simcrop_core.io.payload import Compression, Payload, read_to_end
+from simcrop_core.io.payload import Compression, Observer, Payload, read_to_end
 from simcrop_core.io.refusals import damaged_header, several_volumes
 from simcrop_core.io.stated import Stated, affine_grid
 from simcrop_core.volume import Note
@@ -42,7 +42,7 @@ _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
 Fields = dict[str, str]
 
 
-def read_metaimage(path: Path, stated: Stated) -> Stored:
+def read_metaimage(path: Path, stated: Stated, observer: Observer | None = None) -> Stored:
     """Read a MetaImage; the array keeps the file's axes.
 
     Raises
@@ -57,7 +57,7 @@ def read_metaimage(path: Path, stated: Stated) -> Stored:
     grid, notes = _grid(fields, shape, path, stated)
     slope, intercept = _rescale(fields, path, stated)
     with _payload(fields, end, int(np.prod(shape)) * dtype.itemsize, path) as payload:
-        buffer, more = read_to_end(payload, shape, dtype, stated.limits, slope, intercept)
+        buffer, more = read_to_end(payload, grid, dtype, stated.limits, slope, intercept, observer)
     return Stored(buffer, grid, (*notes, *more))
 
 

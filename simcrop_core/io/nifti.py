@@ -12,7 +12,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.io.hounsfield import Stored
 from simcrop_core.io.nifti_header import DTYPES, layout_of, qform_affine, sform_affine
-from simcrop_core.io.payload import Compression, Payload, read_to_end
+from simcrop_core.io.payload import Compression, Observer, Payload, read_to_end
 from simcrop_core.io.refusals import damaged_header, not_a_volume, several_volumes
 from simcrop_core.io.stated import Stated, affine_grid
 from simcrop_core.volume import Note
@@ -34,7 +34,9 @@ class _Described:
     notes: tuple[Note, ...]
 
 
-def read_nifti(path: Path, compression: Compression, stated: Stated) -> Stored:
+def read_nifti(
+    path: Path, compression: Compression, stated: Stated, observer: Observer | None = None
+) -> Stored:
     """Read a NIfTI file; the array keeps the file's axes.
 
     Raises
@@ -52,11 +54,12 @@ def read_nifti(path: Path, compression: Compression, stated: Stated) -> Stored:
         payload.skip(described.offset - layout.itemsize)
         buffer, more = read_to_end(
             payload,
-            described.shape,
+            described.grid,
             described.dtype,
             stated.limits,
             described.slope,
             described.intercept,
+            observer,
         )
     return Stored(buffer, described.grid, (*described.notes, *more))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simcrop_core.geometry import LPS_TO_RAS, Grid
 from simcrop_core.io.guard import beside, reading, regular_size
 from simcrop_core.io.hounsfield import Stored
-from simcrop_core.io.payload import Compression, Payload, read_to_end
+from simcrop_core.io.payload import Compression, Observer, Payload, read_to_end
 from simcrop_core.io.refusals import (
     damaged_header,
     not_a_volume,
@@ -81,7 +81,7 @@ class _Header:
         return value
 
 
-def read_nrrd(path: Path, stated: Stated) -> Stored:
+def read_nrrd(path: Path, stated: Stated, observer: Observer | None = None) -> Stored:
     """Read a NRRD file; the array keeps the file's axes.
 
     Raises
@@ -115,7 +115,7 @@ def read_nrrd(path: Path, stated: Stated) -> Stored:
     slope, intercept = stated.rescale or (1.0, 0.0)
     with Payload(file, compression, start) as payload:
         payload.skip(skip)
-        buffer, more = read_to_end(payload, shape, dtype, stated.limits, slope, intercept)
+        buffer, more = read_to_end(payload, grid, dtype, stated.limits, slope, intercept, observer)
     return Stored(buffer, grid, (*notes, *more))
 
 

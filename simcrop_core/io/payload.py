@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from simcrop_core.geometry import Grid
 from simcrop_core.io.guard import Limits, check_held, reading, regular_size
 from simcrop_core.io.hounsfield import BLOCK, HounsfieldBuffer
 from simcrop_core.io.refusals import damaged, damaged_header, truncated
@@ -29,8 +33,19 @@ Compression = Literal["raw", "gzip", "zlib", "bzip2", "deflate"]
 _STEP = 1 << 20
 #: Voxels of int16 unpacked while another thread sees to those before and behind.
 _STRETCH = 1 << 21
+#: Stretches whose memory is provided ahead of the unpacker.
+_AHEAD = 3
 #: More than this between header and voxels, or behind the voxels, is not read through.
 _MOST_BESIDE = 1 << 26
+
+
+#: Told of a volume while it is read: called with its grid and the (X, Y, Z) array that its voxels
+#: go to, answers with what is called each time more of them are there, with how many they are, in
+#: order of memory. Both calls come from another thread than the reader's, one at a time, and have
+#: ended when the reader returns or raises; what they raise, the reader raises. A reader calls
+#: neither where voxels do not go straight to their place, and need not tell of the last ones.
+Observer = Callable[[Grid, NDArray[Any]], Callable[[int], None]]
+_Begin = Callable[[NDArray[Any]], Callable[[int], None]]
 
 
 class Payload:
@@ -173,19 +188,20 @@ def read_voxels(
     limits: Limits,
     slope: float = 1.0,
     intercept: float = 0.0,
+    begin: _Begin | None = None,
 ) -> HounsfieldBuffer:
     """Read ``shape`` voxels of ``dtype`` from where the payload stands.
 
     int16 that needs no scaling goes from the unpacker straight to its place; all else passes
     through one block. The size is held against the limits, and against what the file's bytes
-    can unpack to, before anything is allocated.
+    can unpack to, before anything is allocated. ``begin`` is an `Observer` of the flat voxels.
     """
     needed = limits.check(shape, dtype.itemsize, payload.path)
     check_held(needed, payload.held, payload.compression, payload.path)
     voxels = prod(shape)
     buffer = HounsfieldBuffer(voxels)
     if dtype.kind == "i" and dtype.itemsize == 2 and slope == 1 and intercept == 0:
-        _read_in_place(payload, buffer, swap=not dtype.isnative)
+        _read_in_place(payload, buffer, begin, swap=not dtype.isnative)
         return buffer
     scratch = np.empty(min(voxels, BLOCK), dtype)
     raw = scratch.view(np.uint8).data
@@ -198,43 +214,65 @@ def read_voxels(
 
 def read_to_end(
     payload: Payload,
-    shape: tuple[int, ...],
+    grid: Grid,
     dtype: np.dtype[Any],
     limits: Limits,
     slope: float = 1.0,
     intercept: float = 0.0,
+    observer: Observer | None = None,
 ) -> tuple[HounsfieldBuffer, list[Note]]:
-    """`read_voxels`, then what follows them to the checksum, with a Note if it is data."""
-    buffer = read_voxels(payload, shape, dtype, limits, slope, intercept)
+    """`read_voxels`, the first axis fastest, then what follows them to the checksum, with a Note
+    if it is data."""
+    begin = None if observer is None else partial(_begin, observer, grid)
+    buffer = read_voxels(payload, grid.shape, dtype, limits, slope, intercept, begin)
     extra = payload.finish()
     if not extra:
         return buffer, []
     return buffer, [Note("extra-data", f"{extra} bytes behind the last voxel were not used")]
 
 
-def _read_in_place(payload: Payload, buffer: HounsfieldBuffer, *, swap: bool) -> None:
+def _begin(observer: Observer, grid: Grid, flat: NDArray[Any]) -> Callable[[int], None]:
+    return observer(grid, flat.reshape(grid.shape, order="F"))
+
+
+def _read_in_place(
+    payload: Payload, buffer: HounsfieldBuffer, begin: _Begin | None, *, swap: bool
+) -> None:
     """int16 straight to its place, on two threads.
 
     Unpacking is one thread's work and takes nearly all of the time. So that nothing else adds
-    to it, a second thread has the memory of the next stretch provided, and looks at the values
+    to it, a second thread has the memory of the next stretches provided, and looks at the values
     of the last one.
     """
     ends = [*range(_STRETCH, buffer.flat.size, _STRETCH), buffer.flat.size]
-    starts = [0, *ends[:-1]]
+    stretches = list(zip([0, *ends[:-1]], ends, strict=True))
+    unpacking = True
+
+    def placed(start: int, end: int) -> None:
+        buffer.placed(start, end)
+        if begun is not None and unpacking:  # afterwards nobody would wait for it in parallel
+            begun.result()(end)
+
     with ThreadPoolExecutor(1) as beside:
-        claimed = beside.submit(buffer.claim, starts[0], ends[0])
-        placed = []
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            claimed.result()  # it would write over what is unpacked
-            if number + 1 < len(ends):
-                claimed = beside.submit(buffer.claim, end, ends[number + 1])
-            part = buffer.flat[start:end]
-            payload.readinto(memoryview(part.data).cast("B"))
-            if swap:
-                part.byteswap(inplace=True)
-            placed.append(beside.submit(buffer.placed, start, end))
-        for done in placed:
-            done.result()
+        claimed = deque(beside.submit(buffer.claim, *s) for s in stretches[:_AHEAD])
+        begun = None if begin is None else beside.submit(begin, buffer.flat)
+        done = []
+        try:
+            for number, (start, end) in enumerate(stretches, _AHEAD):
+                claim = claimed.popleft()
+                if not claim.cancel():  # once begun, it would write over what is unpacked
+                    claim.result()
+                if number < len(stretches):
+                    claimed.append(beside.submit(buffer.claim, *stretches[number]))
+                part = buffer.flat[start:end]
+                payload.readinto(memoryview(part.data).cast("B"))
+                if swap:
+                    part.byteswap(inplace=True)
+                done.append(beside.submit(placed, start, end))
+        finally:
+            unpacking = False
+        for each in done:
+            each.result()
 
 
 class _DamagedError(OSError):

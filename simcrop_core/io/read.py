@@ -16,6 +16,7 @@ from simcrop_core.io.metaimage import read_metaimage
 from simcrop_core.io.nifti import read_nifti
 from simcrop_core.io.npz import read_npz
 from simcrop_core.io.nrrd import read_nrrd
+from simcrop_core.io.payload import Observer
 from simcrop_core.io.sniff import Sniffed, sniff
 from simcrop_core.io.stated import Stated, option_refused
 from simcrop_core.volume import CTVolume, Note
@@ -32,6 +33,7 @@ def read_volume(
     allow_missing_geometry: bool = False,
     allow_any_modality: bool = False,
     limits: Limits | None = None,
+    observer: Observer | None = None,
 ) -> CTVolume:
     """Read a CT in Hounsfield units: NIfTI, a DICOM series, NRRD, MetaImage or .npz.
 
@@ -61,6 +63,10 @@ def read_volume(
         Read what does not look like CT, with a Note.
     limits
         The largest volume that is read; `Limits()` by default.
+    observer
+        Told, from another thread, of the voxels that are there already while the rest is
+        unpacked; what it sees is the volume's own array. Not of every file: NIfTI, NRRD and
+        MetaImage whose voxels are stored as int16 Hounsfield units.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def read_volume(
             raise option_refused(name, "only DICOM has series and single slices", file)
     with np.errstate(all="ignore"):  # impossible numbers are refused below, in a sentence
         volume = finish(
-            read_stored(file, found, stated),
+            read_stored(file, found, stated, observer),
             source=file,
             format=found.format,
             allow_any_modality=allow_any_modality,
@@ -110,7 +116,9 @@ def read_volume(
     return volume.with_notes(notes)
 
 
-def read_stored(path: Path, found: Sniffed, stated: Stated) -> Stored:
+def read_stored(
+    path: Path, found: Sniffed, stated: Stated, observer: Observer | None = None
+) -> Stored:
     """What a file of any format but DICOM holds, not yet judged to be a CT.
 
     Raises
@@ -119,14 +127,15 @@ def read_stored(path: Path, found: Sniffed, stated: Stated) -> Stored:
         For every fault of the file.
     """
     if found.format == "NIfTI":
-        return read_nifti(path, found.compression, stated)
-    return _READERS[found.format](path, stated)
+        return read_nifti(path, found.compression, stated, observer)
+    if found.format == "NPZ":
+        return read_npz(path, stated)
+    return _READERS[found.format](path, stated, observer)
 
 
-_READERS: dict[str, Callable[[Path, Stated], Stored]] = {
+_READERS: dict[str, Callable[[Path, Stated, Observer | None], Stored]] = {
     "NRRD": read_nrrd,
     "MetaImage": read_metaimage,
-    "NPZ": read_npz,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from simcrop_core import batch
 from simcrop_core.batch import BatchRequest, Study, read_manifest
 from simcrop_core.cluster import dask_client
 from simcrop_core.errors import SimCroPError
+from simcrop_core.input_spec import InputSpec
 
 
 def manifest(folder: Path, text: str | bytes) -> Path:
@@ -112,8 +114,9 @@ def test_done_means_this_very_request(tmp_path: Path) -> None:
     assert not batch._done(tmp_path, "k")
 
 
-def test_a_scan_that_does_not_say_its_geometry_is_told_it(tmp_path: Path) -> None:
+def test_a_scan_that_does_not_say_its_geometry_is_told_it(tmp_path: Path, monkeypatch) -> None:
     """What `align` can be told, a batch can be told too."""
+    monkeypatch.setattr(batch, "_model", lambda *_: SimpleNamespace(input_spec=InputSpec()))
     np.savez(tmp_path / "a.npz", ct=np.zeros((8, 8, 8), np.int16))
     (tmp_path / "r.txt").write_text("Normal.")
     study = Study("a", str(tmp_path / "a.npz"), str(tmp_path / "r.txt"))

@@ -61,16 +61,36 @@ def bump(value: Volume, low: float, high: float, soft: float) -> Volume:
 
 def column(x: Volume, y: Volume, z: Volume, course: Course) -> Volume:
     """Distance to a tube that runs up and down, whose ends are open."""
+    return column_distance(x, y, *column_lines(z, course))
+
+
+def column_lines(z: Volume, course: Course) -> tuple[Volume, Volume, Volume, Volume, Volume]:
+    """At heights: place of such a tube (x, y), its radius, and its slope along x and y."""
     points, radius = course
     order = np.argsort(points[:, 2])
     p, r = points[order], radius[order]
-    xc, yc, rc = (np.interp(z, p[:, 2], v).astype(np.float32) for v in (p[:, 0], p[:, 1], r))
     slope = np.gradient(p[:, :2], p[:, 2], axis=0)
-    tx, ty = (np.interp(z, p[:, 2], s).astype(np.float32) for s in slope.T)
-    n = np.sqrt(1 + tx * tx + ty * ty)
+    lines = (p[:, 0], p[:, 1], r, slope[:, 0], slope[:, 1])
+    xc, yc, rc, tx, ty = (np.interp(z, p[:, 2], v).astype(np.float32) for v in lines)
+    return xc, yc, rc, tx, ty
+
+
+def column_distance(
+    x: Volume, y: Volume, xc: Volume, yc: Volume, rc: Volume, tx: Volume, ty: Volume
+) -> Volume:
+    """Distance to a tube from its :func:`column_lines`."""
+    n = 1 / np.sqrt(1 + tx * tx + ty * ty)
     u, v = x - xc, y - yc
-    along = (u * tx + v * ty) / n
-    return np.asarray(np.sqrt(np.maximum(u * u + v * v - along * along, 0)) - rc, np.float32)
+    along = u * (tx * n) + v * (ty * n)
+    u *= u
+    v *= v
+    along *= along
+    gap = u + v
+    gap -= along
+    np.maximum(gap, 0, out=gap)
+    np.sqrt(gap, out=gap)
+    gap -= rc
+    return gap
 
 
 class Cage:
@@ -328,7 +348,9 @@ class Cage:
 
     def lungs(self, inside: Volume, mediastinum: Volume, diaphragm: Volume) -> Volume:
         """Distance to the lungs' surface."""
-        return np.maximum(np.maximum(inside, 1.2 - mediastinum), 1.0 - diaphragm)
+        out = np.subtract(np.float32(1.2), mediastinum)
+        np.maximum(out, inside, out=out)
+        return np.maximum(out, np.float32(1.0) - diaphragm, out=out)
 
     def oblique_fissure(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the oblique fissure, positive above and in front of it."""

@@ -40,7 +40,7 @@ from simcrop_core.evaluate.probe import linear_probe, pooled_features
 from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.phantoms import VALIDATION_SEED
-from simcrop_core.phantoms.anatomy import GROUPS, LOBES
+from simcrop_core.phantoms.anatomy_labels import GROUPS, LOBES
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.launch import train

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
 from simcrop_core.phantoms.anatomy_courses import spine_bow
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import VERTEBRAE
 from simcrop_core.phantoms.shapes import capsule, clip, coverage, ellipsoid, smooth_union, spline

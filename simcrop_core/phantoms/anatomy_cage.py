@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy_courses import Course, spine_bow
+from simcrop_core.phantoms.anatomy_courses import Course, column, spine_bow
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import capsule, clip, ellipsoid, smooth_intersection, smooth_union
 
@@ -59,40 +59,6 @@ def bump(value: Volume, low: float, high: float, soft: float) -> Volume:
     return np.asarray(1 - t * t * (3 - 2 * t), np.float32)
 
 
-def column(x: Volume, y: Volume, z: Volume, course: Course) -> Volume:
-    """Distance to a tube that runs up and down, whose ends are open."""
-    return column_distance(x, y, *column_lines(z, course))
-
-
-def column_lines(z: Volume, course: Course) -> tuple[Volume, Volume, Volume, Volume, Volume]:
-    """At heights: place of such a tube (x, y), its radius, and its slope along x and y."""
-    points, radius = course
-    order = np.argsort(points[:, 2])
-    p, r = points[order], radius[order]
-    slope = np.gradient(p[:, :2], p[:, 2], axis=0)
-    lines = (p[:, 0], p[:, 1], r, slope[:, 0], slope[:, 1])
-    xc, yc, rc, tx, ty = (np.interp(z, p[:, 2], v).astype(np.float32) for v in lines)
-    return xc, yc, rc, tx, ty
-
-
-def column_distance(
-    x: Volume, y: Volume, xc: Volume, yc: Volume, rc: Volume, tx: Volume, ty: Volume
-) -> Volume:
-    """Distance to a tube from its :func:`column_lines`."""
-    n = 1 / np.sqrt(1 + tx * tx + ty * ty)
-    u, v = x - xc, y - yc
-    along = u * (tx * n) + v * (ty * n)
-    u *= u
-    v *= v
-    along *= along
-    gap = u + v
-    gap -= along
-    np.maximum(gap, 0, out=gap)
-    np.sqrt(gap, out=gap)
-    gap -= rc
-    return gap
-
-
 class Cage:
     """The surfaces of one person."""
 
@@ -120,6 +86,11 @@ class Cage:
         self.fissure = rng.normal(0, 1, 8)
         self.septum = rng.uniform(3.5, 9.0) * min(patient.visceral_fat, 1.6)
         self.breath = breath
+
+    @property
+    def width_mm(self) -> float:
+        """Greatest width of the inside, standard millimetres."""
+        return 2 * float(self.table[:, 1].max())
 
     # -- the cage and what lies on it ------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
-from simcrop_core.phantoms.anatomy_cage import Cage, column_distance, column_lines
+from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas, overlap, within
-from simcrop_core.phantoms.anatomy_courses import Course
+from simcrop_core.phantoms.anatomy_courses import Course, column_distance, column_lines
 from simcrop_core.phantoms.anatomy_heart import HeartShape
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.shapes import coverage, ellipsoid, sheet_coverage, spline
 
@@ -168,7 +168,7 @@ def _heart(
     box = canvas.box(*heart.bounds())
     if box is None:
         return
-    lattice = Lattice(canvas, box, 3.5)
+    lattice = Lattice(canvas, box, 4.5)
     parts = heart.chambers(*lattice.points)
     outer = lattice.near(parts["pericardium"], 5)
     if outer is None:
@@ -191,7 +191,7 @@ def _heart(
         ("left ventricle", "left heart"),
     )
     for name, key in order:
-        near = lattice.near(parts[name], 3.5)
+        near = lattice.near(parts[name], 4.5)
         near = None if near is None else overlap(near, outer)
         if near is not None:
             distance = lattice.voxels(parts[name], near)

@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS, Tree
+from simcrop_core.phantoms.anatomy import Tree
 from simcrop_core.phantoms.anatomy_canvas import Canvas, mix
+from simcrop_core.phantoms.anatomy_labels import LABELS
 
 FloatArray = NDArray[np.float64]
 Volume = NDArray[np.float32]

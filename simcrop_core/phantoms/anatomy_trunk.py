@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix, overlap, within
 from simcrop_core.phantoms.anatomy_heart import HeartShape
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import RibTable
 from simcrop_core.phantoms.shapes import (
@@ -28,7 +28,7 @@ from simcrop_core.phantoms.shapes import (
 
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
-_LATTICE_MM = 6.5
+_LATTICE_MM = 8.0
 _SLAB_VOXELS = 200_000
 
 

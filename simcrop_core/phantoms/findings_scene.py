@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from simcrop_core.phantoms.anatomy import LABELS, LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES, STRUCTURES
 from simcrop_core.phantoms.findings_shapes import Bool, Box, Float, depth_of, directions, finer, mix
 from simcrop_core.phantoms.plan import FindingPlan
 

@@ -28,7 +28,7 @@ class Rendered:
     volume
         The scan, int16, with a note that it is artificial.
     structures_XYZ
-        uint8 labels, :data:`~simcrop_core.phantoms.anatomy.STRUCTURES`.
+        uint8 labels, :data:`~simcrop_core.phantoms.anatomy_labels.STRUCTURES`.
     finding_masks
         One mask for each finding of the plan, in order; empty where it lies outside the scan.
     anatomy

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from simcrop_core.geometry import Grid
-from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.plan import STREAM_NOISE, PhantomPlan, ScannerPlan
 from simcrop_core.phantoms.shapes import coverage, sheet_coverage
 

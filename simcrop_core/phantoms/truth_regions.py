@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import GROUPS, LABELS, LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.anatomy_labels import GROUPS, LABELS, LOBES, STRUCTURES
 from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, scene_of
 from simcrop_core.phantoms.render import Rendered, Slices
 

@@ -43,7 +43,7 @@ from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.outputs import whole_file
 from simcrop_core.phantoms import VALIDATION_SEED
-from simcrop_core.phantoms.anatomy import GROUPS, LOBES
+from simcrop_core.phantoms.anatomy_labels import GROUPS, LOBES
 from simcrop_core.store import open_store
 from simcrop_core.store.prior import learn_prior
 from simcrop_core.train.build import build_model

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.shapes import (
     capsule,
@@ -89,15 +89,19 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
         surface = np.float32(points[k : k + 2, 1].mean() + level)
         stool[np.broadcast_to(y > surface, stool.shape)] = -940
         canvas.blend(box, coverage(distance, canvas.width), stool, LABELS["bowel"])
+    loops = []
     for _ in range(28):
         x0, y0, z0 = rng.uniform((-90, -12, -330), (40, 68, -222))
         center, half = np.array((x0, y0, z0 + rise)), rng.uniform(9, 15, 3)
         inner = float(rng.choice([18.0, 25.0, 32.0]))
-        near = canvas.box(center - 18, center + 18)
+        loops.append((center, half, inner))
+    centers = np.stack([center for center, _, _ in loops])
+    boxes = canvas.boxes(centers - 18, centers + 18, np.zeros(len(loops)))
+    for near, (center, half, inner) in zip(boxes, loops, strict=True):
         if near is not None:
             loop = ellipsoid(*canvas.at(near), center, half)
             canvas.paint(near, loop, 45, LABELS["bowel"])
-            canvas.paint(near, loop + 2.5, inner, LABELS["bowel"])
+            canvas.paint(near, loop + np.float32(2.5), inner, LABELS["bowel"])
 
 
 def _organs(
@@ -186,7 +190,7 @@ def _fill_stomach(canvas: Canvas, cage: Cage, box: Box, stomach: Volume) -> None
     rng = np.random.default_rng([cage.patient.seed, 14])
     folds = grain(parts, rng, 16, 3)
     level = 58 - 92 * cage.patient.stomach_gas
-    food = rng.uniform(8, 30) + rng.choice([3.0, 5.0, 12.0]) * grain(parts, rng, 16, 7)
+    food = rng.uniform(8, 30) + float(rng.choice([3.0, 5.0, 12.0])) * grain(parts, rng, 16, 7)
     air = coverage(np.float32(level) - y, canvas.width)
     content = food + air * (-965 - food)
-    canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content.astype(np.float32), None)
+    canvas.blend(box, coverage(stomach + 4 + folds, canvas.width), content, None)

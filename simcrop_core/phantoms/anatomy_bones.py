@@ -7,15 +7,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import Cage
-from simcrop_core.phantoms.anatomy_canvas import Canvas
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
 from simcrop_core.phantoms.anatomy_courses import spine_bow
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import VERTEBRAE
 from simcrop_core.phantoms.shapes import capsule, clip, coverage, ellipsoid, smooth_union, spline
 
 Volume = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
 _HEIGHTS = np.array(sorted(VERTEBRAE.values()))
 #: Half width and half depth of the vertebral bodies by height (T1 31 x 17 mm, T12 43 x 31 mm,
 #: Panjabi et al., Spine 1991).
@@ -54,10 +55,14 @@ def _beside_spine(canvas: Canvas, cage: Cage, muscle_hu: float) -> None:
         crus = np.maximum(crus, 6 - u)
         return np.asarray(np.minimum(np.minimum(behind, psoas), crus), np.float32)
 
-    share = coverage(lattice.voxels(lattice(back)), canvas.width)
+    distance = lattice.voxels(lattice(back))
     labels = canvas.labels[box]
-    fat = (labels == LABELS["mediastinal fat"]) | (labels == LABELS["abdominal fat"])
-    canvas.blend(box, share * fat, muscle_hu, LABELS["muscle"])
+    fat = labels == LABELS["mediastinal fat"]
+    fat |= labels == LABELS["abdominal fat"]
+    fat &= distance < np.float32(0.5 * canvas.width)
+    where = np.flatnonzero(fat)
+    share = coverage(distance.reshape(-1).take(where), canvas.width)
+    canvas.blend_some(box, where, share, muscle_hu, LABELS["muscle"])
 
 
 def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
@@ -67,14 +72,16 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
     slope = np.gradient(depth, heights)
     disc = LABELS["intervertebral discs"]
     for low in np.arange(-320.0, 170.0, 12.0):
+        within = np.flatnonzero((canvas.z[:, 0, 0] >= low) & (canvas.z[:, 0, 0] < low + 12))
+        if not within.size:
+            continue
         y_ends = np.interp((low, low + 12), heights, depth)
         x_ends = spine_bow(cage.patient, np.array((low, low + 12)))[0]
         box = canvas.box(
             (x_ends.min() - 27, y_ends.min() - 42, low),
             (x_ends.max() + 27, y_ends.max() + 22, low + 12),
         )
-        within = np.flatnonzero((canvas.z[:, 0, 0] >= low) & (canvas.z[:, 0, 0] < low + 12))
-        if box is None or not within.size:
+        if box is None:
             continue
         box = slice(within[0], within[-1] + 1), box[1], box[2]
         x, y, z = canvas.at(box)
@@ -131,6 +138,7 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
     line = cage.tubes["spine"][0]
     order = np.argsort(line[:, 2])
     bone = LABELS["vertebrae"]
+    pieces: list[tuple[FloatArray, FloatArray, float, float, int]] = []
     for name, z in VERTEBRAE.items():
         bow = float(spine_bow(cage.patient, np.array(z))[0])
         y = float(np.interp(z, line[order, 2], line[order, 1]))
@@ -150,19 +158,31 @@ def _processes(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
                 head = 9 if number < 11 else 4
                 low, end = (s * 17, -d + 4, head), (s * (reach + 1), back + 3, head - 4)
                 parts.append((low, end, 3.6, 3.6, LABELS["ribs"]))
+        middle = np.array((bow, y, z))
         for p, q, a, b, label in parts:
-            middle = np.array((bow, y, z))
-            start, stop = middle + p, middle + q
-            box = canvas.box(start, stop, max(a, b))
-            if box is not None:
-                distance = capsule(*canvas.at(box), start, stop, a, b)
-                canvas.bone(box, distance, 520, marrow_hu, 1.2, label)
+            pieces.append((middle + p, middle + q, a, b, label))
+    starts, stops = (np.stack([piece[k] for piece in pieces]) for k in (0, 1))
+    wide = np.array([max(a, b) for _, _, a, b, _ in pieces])
+    for box, piece in zip(canvas.boxes(starts, stops, wide), pieces, strict=True):
+        if box is not None:
+            start, stop, a, b, label = piece
+            distance = capsule(*canvas.at(box), start, stop, a, b)
+            canvas.bone(box, distance, 520, marrow_hu, 1.2, label)
 
 
 def _sternum(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
-    box = canvas.box((-36, 20, -132), (36, 125, 52))
-    if box is None:
-        return
+    bands = np.linspace(-132, 52, 7)
+    for low, high in pairwise(bands.tolist()):
+        ends = np.linspace(low, high, 5).astype(np.float32)
+        front = np.add(*cage.outline(ends)[1:])
+        box = canvas.box((-36, front.min() - 3, low), (36, front.max() + 18, high))
+        inside = np.flatnonzero((canvas.z[:, 0, 0] >= low) & (canvas.z[:, 0, 0] < high))
+        if box is not None and inside.size:
+            here = slice(int(inside[0]), int(inside[-1]) + 1), box[1], box[2]
+            _sternum_part(canvas, cage, here, marrow_hu)
+
+
+def _sternum_part(canvas: Canvas, cage: Cage, box: Box, marrow_hu: float) -> None:
     x, y, z = canvas.at(box)
     _, middle, half = cage.outline(z)
     lean = np.float32(np.clip(cage.phases[6] - 3, -2, 2))
@@ -241,6 +261,10 @@ def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) ->
     edge = np.maximum(edge, lower)
     thick = 1.5 + 2.6 * np.clip(1 + lower / 9, 0, 1)
     near = np.maximum(np.abs(depth) - thick, edge)
-    plate = np.full(tuple(part.stop - part.start for part in box), 9, np.float32)
-    plate.reshape(-1)[where] = np.where(side * x > 45, near, 9)
-    canvas.bone(box, plate, 700, marrow_hu, 1.3, LABELS["scapulae"])
+    some = np.flatnonzero((near < np.float32(0.5 * canvas.width)) & (side * x > 45))
+    where, near = where[some], np.asarray(near[some], np.float32)
+    core = coverage(near + np.float32(1.3), canvas.width)
+    core *= np.float32(marrow_hu - 700)
+    core += np.float32(700)
+    share = coverage(near, canvas.width)
+    canvas.blend_some(box, where, share, core, LABELS["scapulae"])

@@ -13,7 +13,7 @@ from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas
 from simcrop_core.phantoms.anatomy_courses import courses
 from simcrop_core.phantoms.anatomy_frame import Frame
-from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape
+from simcrop_core.phantoms.anatomy_heart import CENTER, LV_AXES, HeartShape, heart_enlargement
 from simcrop_core.phantoms.anatomy_mediastinum import paint_mediastinum
 from simcrop_core.phantoms.anatomy_ribs import marrow_hu
 from simcrop_core.phantoms.anatomy_tree import grow_trees
@@ -21,8 +21,6 @@ from simcrop_core.phantoms.anatomy_tree_paint import paint_trees
 from simcrop_core.phantoms.anatomy_trunk import paint_breasts, paint_trunk
 from simcrop_core.phantoms.plan import PhantomPlan
 from simcrop_core.phantoms.scanner import paint_couch
-
-_ENLARGEMENT = {"mild": 1.13, "moderate": 1.22, "severe": 1.32}
 
 
 def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
@@ -34,8 +32,9 @@ def build_anatomy(plan: PhantomPlan, grid: Grid) -> Anatomy:
     frame = Frame.of(patient)
     canvas = Canvas(grid, frame)
     tubes = courses(patient)
-    large = [_ENLARGEMENT[f.severity] for f in plan.findings if f.name == "Cardiomegaly"]
-    heart = HeartShape(patient, max(large, default=1.0))
+    large = [f.severity for f in plan.findings if f.name == "Cardiomegaly"]
+    chest_mm = Cage(patient, tubes, 1.0).width_mm
+    heart = HeartShape(patient, heart_enlargement(patient, chest_mm, large[0] if large else None))
     cage = Cage(patient, tubes, heart.scale)
     lobes, diaphragm = paint_trunk(canvas, cage, heart, patient.lung_hu)
     paint_breasts(canvas, cage)

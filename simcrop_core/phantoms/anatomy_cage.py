@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy_courses import Course, spine_bow
+from simcrop_core.phantoms.anatomy_courses import Course, column, spine_bow
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import capsule, clip, ellipsoid, smooth_intersection, smooth_union
 
@@ -59,20 +59,6 @@ def bump(value: Volume, low: float, high: float, soft: float) -> Volume:
     return np.asarray(1 - t * t * (3 - 2 * t), np.float32)
 
 
-def column(x: Volume, y: Volume, z: Volume, course: Course) -> Volume:
-    """Distance to a tube that runs up and down, whose ends are open."""
-    points, radius = course
-    order = np.argsort(points[:, 2])
-    p, r = points[order], radius[order]
-    xc, yc, rc = (np.interp(z, p[:, 2], v).astype(np.float32) for v in (p[:, 0], p[:, 1], r))
-    slope = np.gradient(p[:, :2], p[:, 2], axis=0)
-    tx, ty = (np.interp(z, p[:, 2], s).astype(np.float32) for s in slope.T)
-    n = np.sqrt(1 + tx * tx + ty * ty)
-    u, v = x - xc, y - yc
-    along = (u * tx + v * ty) / n
-    return np.asarray(np.sqrt(np.maximum(u * u + v * v - along * along, 0)) - rc, np.float32)
-
-
 class Cage:
     """The surfaces of one person."""
 
@@ -100,6 +86,11 @@ class Cage:
         self.fissure = rng.normal(0, 1, 8)
         self.septum = rng.uniform(3.5, 9.0) * min(patient.visceral_fat, 1.6)
         self.breath = breath
+
+    @property
+    def width_mm(self) -> float:
+        """Greatest width of the inside, standard millimetres."""
+        return 2 * float(self.table[:, 1].max())
 
     # -- the cage and what lies on it ------------------------------------------------------------
 
@@ -328,7 +319,9 @@ class Cage:
 
     def lungs(self, inside: Volume, mediastinum: Volume, diaphragm: Volume) -> Volume:
         """Distance to the lungs' surface."""
-        return np.maximum(np.maximum(inside, 1.2 - mediastinum), 1.0 - diaphragm)
+        out = np.subtract(np.float32(1.2), mediastinum)
+        np.maximum(out, inside, out=out)
+        return np.maximum(out, np.float32(1.0) - diaphragm, out=out)
 
     def oblique_fissure(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the oblique fissure, positive above and in front of it."""

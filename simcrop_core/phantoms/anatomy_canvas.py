@@ -54,9 +54,6 @@ class Canvas:
         kx, ky = frame.slope
         self._turn_33 = np.array([(c, -s, kx), (s, c, ky), (0, 0, 1)])
         self._scale_3 = np.array(frame.scale)
-        # How far the warp can push a point beside its place.
-        slack = float(np.abs(frame.waves_K6[:, 0]).sum()) + 0.5
-        self._slack_3 = np.array([slack, slack, 0.0])
         self._step_3 = np.array(
             [
                 float(v[1] - v[0]) if v.size > 1 else float(self.spacing[w])
@@ -80,8 +77,13 @@ class Canvas:
         middle_N3 = (low_N3 + high_N3) * (0.5 * self._scale_3)
         half_N3 = (np.abs(high_N3 - low_N3) * 0.5 + reach_N1) * self._scale_3
         # Each world axis is a sum of terms, whose least and greatest values add up.
-        center_N3 = (middle_N3 @ self._turn_33.T + self._offset_3) / self._step_3
-        wide_N3 = (half_N3 @ np.abs(self._turn_33).T + self._slack_3) / np.abs(self._step_3)
+        center_N3 = middle_N3 @ self._turn_33.T
+        wide_N3 = half_N3 @ np.abs(self._turn_33).T
+        push_N2, slack_N2 = self.frame.push(center_N3, wide_N3)
+        center_N3[:, :2] += push_N2
+        wide_N3[:, :2] += slack_N2
+        center_N3 = (center_N3 + self._offset_3) / self._step_3
+        wide_N3 = wide_N3 / np.abs(self._step_3)
         first = np.maximum(np.ceil(center_N3 - wide_N3).astype(int), 0)
         last = np.minimum(np.floor(center_N3 + wide_N3).astype(int) + 1, self.shape[::-1])
         return [
@@ -105,8 +107,9 @@ class Canvas:
     def at_flat(self, box: Box, where: NDArray[np.intp]) -> tuple[Volume, Volume, Volume]:
         """Patient coordinates of some voxels of a box, by their flat numbers in it."""
         px, move_x, py, move_y, pz = self.parts(box)
-        row, i = np.divmod(where, px.size)
-        k, j = np.divmod(row, py.size)
+        row = where // px.size
+        k = row // py.size
+        i, j = where - row * px.size, row - k * py.size
         x = px.ravel().take(i) + move_x.ravel().take(row)
         y = py.ravel().take(j) + move_y.ravel().take(k * px.size + i)
         return x, y, pz.ravel().take(k)
@@ -125,6 +128,22 @@ class Canvas:
         target += change
         if label is not None:
             np.copyto(self.labels[box], np.uint8(label), where=share >= least)
+
+    def blend_some(
+        self, box: Box, where: NDArray[np.intp], share: Volume, hu: float | Volume, label: int
+    ) -> None:
+        """As :meth:`blend`, for some voxels of a box, by their flat numbers in it."""
+        zs, ys, xs = box
+        wide, deep = xs.stop - xs.start, ys.stop - ys.start
+        row = where // wide
+        k = row // deep
+        line = (k + zs.start) * self.shape[1] + (row - k * deep + ys.start)
+        at = line * self.shape[2] + (where - row * wide + xs.start)
+        values = self.hu.reshape(-1)
+        value = values.take(at)
+        mix(value, share, hu)
+        values[at] = value
+        self.labels.reshape(-1)[at[share >= 0.5]] = label
 
     def bone(
         self, box: Box, distance: Volume, cortex: float, marrow: float, wall_mm: float, name: int

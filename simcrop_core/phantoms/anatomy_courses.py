@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import spline
 
+Volume = NDArray[np.float32]
 Course = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 #: name -> rows of x, y, z, radius.
@@ -177,3 +178,37 @@ def courses(patient: PatientPlan) -> dict[str, Course]:
             radius *= 0.6 + 0.4 * patient.aorta_scale
         found[name] = spline(points, 6.0, radius)
     return found
+
+
+def column(x: Volume, y: Volume, z: Volume, course: Course) -> Volume:
+    """Distance to a tube that runs up and down, whose ends are open."""
+    return column_distance(x, y, *column_lines(z, course))
+
+
+def column_lines(z: Volume, course: Course) -> tuple[Volume, Volume, Volume, Volume, Volume]:
+    """At heights: place of such a tube (x, y), its radius, and its slope along x and y."""
+    points, radius = course
+    order = np.argsort(points[:, 2])
+    p, r = points[order], radius[order]
+    slope = np.gradient(p[:, :2], p[:, 2], axis=0)
+    lines = (p[:, 0], p[:, 1], r, slope[:, 0], slope[:, 1])
+    xc, yc, rc, tx, ty = (np.interp(z, p[:, 2], v).astype(np.float32) for v in lines)
+    return xc, yc, rc, tx, ty
+
+
+def column_distance(
+    x: Volume, y: Volume, xc: Volume, yc: Volume, rc: Volume, tx: Volume, ty: Volume
+) -> Volume:
+    """Distance to a tube from its :func:`column_lines`."""
+    n = 1 / np.sqrt(1 + tx * tx + ty * ty)
+    u, v = x - xc, y - yc
+    along = u * (tx * n) + v * (ty * n)
+    u *= u
+    v *= v
+    along *= along
+    gap = u + v
+    gap -= along
+    np.maximum(gap, 0, out=gap)
+    np.sqrt(gap, out=gap)
+    gap -= rc
+    return gap

@@ -29,6 +29,31 @@ LV_AXES = _axes((-0.70, 0.50, -0.51))
 RV_AXES = _axes((-0.66, 0.36, -0.66))
 
 
+# Width of the heart against the inside of the chest: over a half it is enlarged (Danzer, Am J Med
+# Sci 1919). Those drawn keep clear of that by more than the drawing varies, about 0.015.
+_NORMAL_RATIO = 0.475
+_ENLARGED_RATIO = {"mild": 0.54, "moderate": 0.585, "severe": 0.635}
+
+
+def heart_enlargement(patient: PatientPlan, chest_mm: float, severity: str | None) -> float:
+    """How much larger than planned the heart is drawn.
+
+    Parameters
+    ----------
+    chest_mm
+        Greatest width of the inside of the chest, standard millimetres.
+    severity
+        Of its cardiomegaly, or None for a normal heart: one that is too wide for a narrow chest is
+        drawn smaller.
+    """
+    # The standard heart's width, which grows as it lies across; found by measuring.
+    per_scale = (134.5 + 0.4 * patient.heart_turn_deg) / chest_mm
+    if severity is None:
+        return min(1.0, _NORMAL_RATIO / (per_scale * patient.heart_scale))
+    ratio = _ENLARGED_RATIO[severity] + 0.15 * (patient.heart_scale - 1)
+    return ratio / (per_scale * patient.heart_scale)
+
+
 class HeartShape:
     """The heart of one person; distances in standard millimetres."""
 

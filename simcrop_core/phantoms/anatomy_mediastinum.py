@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
-from simcrop_core.phantoms.anatomy_cage import Cage, column
+from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Canvas, overlap, within
-from simcrop_core.phantoms.anatomy_courses import Course
+from simcrop_core.phantoms.anatomy_courses import Course, column_distance, column_lines
 from simcrop_core.phantoms.anatomy_heart import HeartShape
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.shapes import coverage, ellipsoid, sheet_coverage, spline
 
@@ -45,6 +45,8 @@ _VESSELS: dict[str, tuple[str, str]] = {
     "left subclavian": ("aortic branches", "aorta"),
     "aorta": ("aorta", "aorta"),
 }
+#: An upright tube is painted in pieces about so high.
+_COLUMN_MM = 24.0
 _AIRWAYS = (
     "right main bronchus",
     "left main bronchus",
@@ -105,14 +107,32 @@ def _vessel(canvas: Canvas, course: Course, hu: float, name: str) -> None:
 
 
 def _column(canvas: Canvas, course: Course, hu: float, name: str) -> None:
-    points, radius = course
-    box = canvas.box(points.min(axis=0), points.max(axis=0), radius.max())
-    if box is None:
-        return
-    x, y, z = canvas.at(box)
+    points, _ = course
     low, high = points[:, 2].min(), points[:, 2].max()
-    distance = np.maximum(column(x, y, z, course), np.maximum(low - z, z - high))
-    canvas.paint(box, distance, hu, LABELS[name])
+    heights = canvas.z[:, 0, 0]
+    held = np.flatnonzero((heights > low - canvas.width) & (heights < high + canvas.width))
+    if not held.size:
+        return
+    lines = column_lines(canvas.z, course)
+    xc, yc, rc, tx, ty = (line[:, 0, 0] for line in lines)
+    wide = rc * np.sqrt(1 + tx * tx + ty * ty)
+    # A few slices at a time: a leaning tube's own box is mostly empty.
+    count = max(1, round(_COLUMN_MM / float(canvas.spacing[2])))
+    parts = [held[start : start + count] for start in range(0, held.size, count)]
+    centers = np.stack([xc, yc, heights], axis=1)
+    boxes = canvas.boxes(
+        np.array([centers[part].min(axis=0) for part in parts], np.float64),
+        np.array([centers[part].max(axis=0) for part in parts], np.float64),
+        np.array([wide[part].max() for part in parts], np.float64),
+    )
+    for part, box in zip(parts, boxes, strict=True):
+        if box is None:
+            continue
+        zs = slice(int(part[0]), int(part[-1]) + 1)
+        x, y, z = canvas.at((zs, box[1], box[2]))
+        distance = column_distance(x, y, *(line[zs] for line in lines))
+        np.maximum(distance, np.maximum(low - z, z - high), out=distance)
+        canvas.paint((zs, box[1], box[2]), distance, hu, LABELS[name])
 
 
 def _gas(canvas: Canvas, cage: Cage, gullet: Course) -> None:
@@ -148,7 +168,7 @@ def _heart(
     box = canvas.box(*heart.bounds())
     if box is None:
         return
-    lattice = Lattice(canvas, box, 3.5)
+    lattice = Lattice(canvas, box, 4.5)
     parts = heart.chambers(*lattice.points)
     outer = lattice.near(parts["pericardium"], 5)
     if outer is None:
@@ -171,7 +191,7 @@ def _heart(
         ("left ventricle", "left heart"),
     )
     for name, key in order:
-        near = lattice.near(parts[name], 3.5)
+        near = lattice.near(parts[name], 4.5)
         near = None if near is None else overlap(near, outer)
         if near is not None:
             distance = lattice.voxels(parts[name], near)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
 from simcrop_core.phantoms.anatomy_cage import RIB_MM, Cage
 from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.plan import PatientPlan
 from simcrop_core.phantoms.shapes import coverage
 

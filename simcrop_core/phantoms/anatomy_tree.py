@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LOBES, Tree
+from simcrop_core.phantoms.anatomy import Tree
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_courses import Course
 from simcrop_core.phantoms.anatomy_frame import Frame
 from simcrop_core.phantoms.anatomy_heart import HeartShape
+from simcrop_core.phantoms.anatomy_labels import LOBES
 
 FloatArray = NDArray[np.float64]
 

@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS, Tree
+from simcrop_core.phantoms.anatomy import Tree
 from simcrop_core.phantoms.anatomy_canvas import Canvas, mix
+from simcrop_core.phantoms.anatomy_labels import LABELS
 
 FloatArray = NDArray[np.float64]
 Volume = NDArray[np.float32]
@@ -25,15 +26,17 @@ def paint_trees(
 ) -> None:
     """Paint the parts of the trees (in RAS millimetres) that lie in the lobes."""
     airways = trees["airways"]
+    total = np.zeros(lobes.size, np.float32)
     for tree, hu in ((trees["veins"], vein_hu), (trees["arteries"], artery_hu)):
-        _paint_tree(canvas, lobes, tree, 0.0, hu, "pulmonary vessels", deep=False)
-    _paint_tree(canvas, lobes, airways, 1.0, 20.0, "airway walls", deep=True)
-    _paint_tree(canvas, lobes, airways, 0.0, -975.0, "bronchi", deep=True)
+        _paint_tree(canvas, lobes, total, tree, 0.0, hu, "pulmonary vessels", deep=False)
+    _paint_tree(canvas, lobes, total, airways, 1.0, 20.0, "airway walls", deep=True)
+    _paint_tree(canvas, lobes, total, airways, 0.0, -975.0, "bronchi", deep=True)
 
 
 def _paint_tree(
     canvas: Canvas,
     lobes: NDArray[np.uint8],
+    total: Volume,
     tree: Tree,
     walls: float,
     hu: float,
@@ -42,7 +45,7 @@ def _paint_tree(
     deep: bool,
 ) -> None:
     points, radius = _dense(tree, walls, float(canvas.spacing.min()))
-    where, share = _splat(canvas, points, radius)
+    where, share = _splat(canvas, points, radius, total)
     if not where.size:
         return
     labels = canvas.labels.reshape(-1)
@@ -61,7 +64,7 @@ def _paint_tree(
     labels[where[share >= 0.5]] = LABELS[name]
 
 
-def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, FloatArray]:
+def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, Volume]:
     """Points close together along the branches in the lobes, and the radius at each."""
     branch = np.repeat(np.arange(len(tree.lobe_B)), np.diff(tree.first_B))
     joined = np.flatnonzero((branch[1:] == branch[:-1]) & (tree.lobe_B[branch[1:]] >= 0))
@@ -75,58 +78,84 @@ def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, FloatA
     within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
     t = (within + 0.5) / count[piece]
     points = starts[piece] + (stops - starts)[piece] * t[:, None]
-    return points, r0[piece] + (r1 - r0)[piece] * t
+    return points, (r0[piece] + (r1 - r0)[piece] * t).astype(np.float32)
 
 
 def _splat(
-    canvas: Canvas, points: FloatArray, radius: FloatArray
+    canvas: Canvas, points: FloatArray, radius: Volume, total: Volume
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Flat numbers of the voxels near points, and the share of each that balls there fill."""
+    """Flat numbers of the voxels near points, and the share of each that balls there fill.
+
+    ``total`` holds a zero for each voxel of the canvas, before and after.
+    """
     width = np.float32(canvas.width * canvas.frame.mean_scale)
     start = np.array([line[0] for line in canvas.lines])
     step = np.array([line[1] - line[0] if line.size > 1 else 1.0 for line in canvas.lines])
-    size = np.array(canvas.shape[::-1])
     voxel = (points - start) / step
-    limit = np.array([0, 1.0, 1.7, 2.6, 4.0, 30.0])
+    near = np.rint(voxel)
+    rest = ((voxel - near) * step).astype(np.float32)
+    near = near.astype(np.int32)
+    limit = np.array([0, 1.0, 1.7, 2.6, 4.0, 30.0], np.float32)
     found: list[NDArray[np.int64]] = []
     shares: list[NDArray[np.float32]] = []
     for low, high in pairwise(limit):
-        chosen = (radius > low) & (radius <= high)
-        if not chosen.any():
-            continue
-        r = radius[chosen].astype(np.float32)
-        near = np.rint(voxel[chosen]).astype(np.int32)
-        rest = (voxel[chosen] - near).astype(np.float32)
-        reach = r.max() + 0.5 * width
-        halves = np.ceil(reach / np.abs(step) - 0.45).astype(int).clip(1)
-        ball = np.stack(np.meshgrid(*[np.arange(-h, h + 1) for h in halves], indexing="ij"), -1)
-        ball = ball.reshape(-1, 3).astype(np.int32)
-        ball = ball[np.linalg.norm(ball * step, axis=1) <= reach + 0.6 * np.abs(step).max()]
-        within = ((near >= halves) & (near < size - halves)).all(axis=1)
-        some = ((near >= -halves) & (near < size + halves)).all(axis=1) & ~within
-        for rows, edge in ((within, False), (some, True)):
-            if not rows.any():
-                continue
-            numbers = np.flatnonzero(rows)
-            # As many balls at once as the processor's cache holds.
-            for part in np.array_split(numbers, -(-numbers.size * len(ball) // _CACHED)):
-                _splat_balls(
-                    near[part], rest[part], r[part], ball, step, width, size, edge, found, shares
-                )
+        chosen = np.flatnonzero((radius > low) & (radius <= high))
+        # Thick slices: balls that lie low in their voxel reach others than those that lie high.
+        over = rest[chosen, 2] > 0
+        halves = (chosen[over], chosen[~over]) if chosen.size > 2000 else (chosen,)
+        for rows in halves:
+            if rows.size:
+                balls = near[rows], rest[rows], radius[rows]
+                _splat_alike(canvas.shape, *balls, step, width, found, shares)
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     where, share = np.concatenate(found), np.concatenate(shares)
-    total = np.zeros(int(np.prod(canvas.shape)), np.float32)
     np.maximum.at(total, where, share)
     # A voxel may be named several times, each time with the same share.
-    return where, total.take(where)
+    share = total.take(where)
+    total[where] = 0
+    return where, share
+
+
+def _splat_alike(
+    shape: tuple[int, int, int],
+    near_N3: NDArray[np.int32],
+    rest_N3: Volume,
+    radius_N: Volume,
+    step: FloatArray,
+    width: np.float32,
+    found: list[NDArray[np.int64]],
+    shares: list[Volume],
+) -> None:
+    """Append numbers and shares of the voxels that balls of about one size fill."""
+    size = np.array(shape[::-1])
+    reach = float(radius_N.max() + 0.5 * width)
+    low, high = rest_N3.min(axis=0), rest_N3.max(axis=0)
+    counts = np.floor((reach + np.maximum(-low, high)) / np.abs(step)).astype(int).clip(1)
+    sides = [np.arange(-n, n + 1, dtype=np.int32) for n in counts]
+    # Along each axis: how far a neighbour is at least, for any of these balls.
+    gaps = [
+        np.maximum(np.maximum(low[k] - side * step[k], side * step[k] - high[k]), 0) ** 2
+        for k, side in enumerate(sides)
+    ]
+    gap = gaps[0][:, None, None] + gaps[1][:, None] + gaps[2]
+    ball = np.stack([side[at] for side, at in zip(sides, np.nonzero(gap < reach**2), strict=True)])
+    held = ((near_N3 >= counts) & (near_N3 < size - counts)).all(axis=1)
+    some = ((near_N3 >= -counts) & (near_N3 < size + counts)).all(axis=1) & ~held
+    for rows, edge in ((held, False), (some, True)):
+        numbers = np.flatnonzero(rows)
+        # As many balls at once as the processor's cache holds.
+        for part in np.array_split(numbers, max(1, -(-numbers.size * ball.shape[1] // _CACHED))):
+            if part.size:
+                balls = near_N3[part], rest_N3[part], radius_N[part]
+                _splat_balls(*balls, ball, step, width, size, edge, found, shares)
 
 
 def _splat_balls(
     near_N3: NDArray[np.int32],
     rest_N3: Volume,
     radius_N: Volume,
-    ball_B3: NDArray[np.int32],
+    ball_3B: NDArray[np.int32],
     step: FloatArray,
     width: np.float32,
     size: NDArray[np.int64],
@@ -135,15 +164,16 @@ def _splat_balls(
     shares: list[Volume],
 ) -> None:
     """Append numbers and shares of the voxels that balls fill; ``edge``: some leave the canvas."""
-    share = np.zeros((len(near_N3), len(ball_B3)), np.float32)
+    ball_mm = (ball_3B * step[:, None]).astype(np.float32)
+    share = np.subtract(ball_mm[0], rest_N3[:, 0, None])
+    share *= share
     gap = np.empty_like(share)
-    for k in range(3):
-        scale = np.float32(step[k])
-        np.subtract(ball_B3[:, k] * scale, (rest_N3[:, k] * scale)[:, None], out=gap)
+    for k in (1, 2):
+        np.subtract(ball_mm[k], rest_N3[:, k, None], out=gap)
         gap *= gap
         share += gap
     np.sqrt(share, out=share)
-    share *= -1 / width
+    share *= np.float32(-1 / width)
     share += (radius_N / width + np.float32(0.5))[:, None]
     np.minimum(share, 1, out=share)
     # A thread thinner than a voxel fills only its own cross-section of it.
@@ -151,11 +181,13 @@ def _splat_balls(
     hit = share > 0.01
     if edge:
         for k in range(3):
-            at = near_N3[:, k, None] + ball_B3[None, :, k]
+            at = near_N3[:, k, None] + ball_3B[k]
             hit &= (at >= 0) & (at < size[k])
     base = (near_N3[:, 2].astype(np.int64) * size[1] + near_N3[:, 1]) * size[0] + near_N3[:, 0]
-    jump = (ball_B3[:, 2] * size[1] + ball_B3[:, 1]) * size[0] + ball_B3[:, 0]
+    jump = (ball_3B[2] * size[1] + ball_3B[1]) * size[0] + ball_3B[0]
     where = np.flatnonzero(hit)
-    row, column = np.divmod(where, len(ball_B3))
-    found.append(base.take(row) + jump.take(column))
+    row = where // len(jump)
+    numbers = base.take(row)
+    numbers += jump.take(where - row * len(jump))
+    found.append(numbers)
     shares.append(share.reshape(-1).take(where))

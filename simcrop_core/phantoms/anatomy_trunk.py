@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_cage import Cage
 from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix, overlap, within
 from simcrop_core.phantoms.anatomy_heart import HeartShape
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES
 from simcrop_core.phantoms.anatomy_lattice import Lattice
 from simcrop_core.phantoms.anatomy_ribs import RibTable
 from simcrop_core.phantoms.shapes import (
@@ -28,8 +28,8 @@ from simcrop_core.phantoms.shapes import (
 
 Volume = NDArray[np.float32]
 Rows = Callable[[slice], Volume]
-_LATTICE_MM = 6.5
-_SLAB_VOXELS = 120_000
+_LATTICE_MM = 8.0
+_SLAB_VOXELS = 200_000
 
 
 def paint_trunk(
@@ -75,26 +75,49 @@ def _paint_wall(
     width = canvas.width
     deep = inside <= np.float32(-0.5 * width)
     deep &= skin < -3
-    hu = np.where(deep, np.float32(-102), np.float32(-1000))
-    fat = np.full(deep.shape, LABELS["abdominal fat"], np.uint8)
-    fat[diaphragm >= 0] = LABELS["mediastinal fat"]
+    hu = np.multiply(deep, np.float32(898))
+    hu -= np.float32(1000)
+    fat = np.multiply(diaphragm < 0, np.uint8(LABELS["abdominal fat"] - LABELS["mediastinal fat"]))
+    fat += np.uint8(LABELS["mediastinal fat"])
     labels = fat * deep
     where = np.flatnonzero((skin < np.float32(0.5 * width)) > deep)
     if not where.size:
         return hu, labels
     skin, muscle, inside = (a.reshape(-1).take(where) for a in (skin, muscle, inside))
     share = coverage(skin, width)
-    label = (share >= 0.5) * np.uint8(LABELS["skin"])
+    # Each lies in the one before, and their labels are 1, 2, 3.
+    label = (share >= 0.5).view(np.uint8)
     share *= np.float32(1025)
     value = share - np.float32(1000)
-    for surface, number, name in (
-        (skin + np.float32(1.7), -104.0, "subcutaneous fat"),
-        (np.maximum(muscle, skin + np.float32(2.0)), 52.0, "muscle"),
-    ):
+    skin += np.float32(1.7)
+    for surface, number in ((skin, -104.0), (np.maximum(muscle, skin + np.float32(0.3)), 52.0)):
         share = coverage(surface, width)
         mix(value, share, number)
-        label[share >= 0.5] = LABELS[name]
-    # Fat between the layers of muscle: over the ribs and halfway out.
+        label += share >= 0.5
+    _paint_planes(muscle, inside, width, value)
+    share = coverage(inside, width)
+    share *= skin < np.float32(-1.3)
+    inner = np.flatnonzero(share)
+    some, share = value.take(inner), share.take(inner)
+    mix(some, share, -102)
+    value[inner] = some
+    inner = inner[share >= 0.5]
+    label[inner] = fat.reshape(-1).take(where[inner])
+    ribs.paint(box, where, inside, value, label)
+    hu.reshape(-1)[where] = value
+    labels.reshape(-1)[where] = label
+    return hu, labels
+
+
+def _paint_planes(muscle: Volume, inside: Volume, width: float, value: Volume) -> None:
+    """Fat between the layers of muscle: over the ribs, halfway out, and under the surface."""
+    reach = np.float32(width / 2)
+    near = np.abs(inside - np.float32(11.5)) < reach + np.float32(0.65)
+    near |= np.abs(inside - np.float32(25)) < reach + np.float32(0.8)
+    near |= np.abs(muscle + np.float32(11)) < reach + np.float32(0.6)
+    near &= muscle < reach - np.float32(3)
+    where = np.flatnonzero(near)
+    muscle, inside = muscle.take(where), inside.take(where)
     planes = sheet_coverage(inside - np.float32(11.5), 1.3, width)
     planes += sheet_coverage(inside - np.float32(25), 1.6, width)
     planes *= np.float32(0.55) * coverage(muscle + np.float32(3), width)
@@ -102,16 +125,9 @@ def _paint_wall(
     layer *= np.float32(0.35)
     layer *= inside > 13
     planes += layer
-    mix(value, clip(planes, 0, 0.85), -95)
-    share = coverage(inside, width)
-    share *= skin < -3
-    mix(value, share, -102)
-    inner = np.flatnonzero(share >= 0.5)
-    label[inner] = fat.reshape(-1).take(where[inner])
-    ribs.paint(box, where, inside, value, label)
-    hu.reshape(-1)[where] = value
-    labels.reshape(-1)[where] = label
-    return hu, labels
+    some = value.take(where)
+    mix(some, clip(planes, 0, 0.85), -95)
+    value[where] = some
 
 
 class _Lungs:
@@ -123,7 +139,7 @@ class _Lungs:
         if self.box is None:
             return
         lattice = Lattice(canvas, self.box, _LATTICE_MM)
-        low, high = heart.bounds(40)
+        low, high = heart.bounds(24)
         sac = lattice.part(lambda *p: heart.chambers(*p)["pericardium"], low, high, 60)
         self.between = lattice.rows(lattice(cage.mediastinum, sac))
         self.oblique = lattice.rows(lattice(cage.oblique_fissure))
@@ -166,31 +182,44 @@ class _Lungs:
             return
         values = hu_box.ravel()
         px, move_x, *_ = canvas.parts(here)
-        right = ((px + move_x) > 0).reshape(-1).take(where)
+        right = np.greater(px, -move_x).reshape(-1).take(where)
         air, oblique, horizontal = (
             rows(zs)[:, ys, xs].ravel().take(where)
             for rows in (self.air, self.oblique, self.horizontal)
         )
         share = coverage(surface.ravel().take(where), width)
         upper, top = oblique > 0, horizontal > 0
-        line = sheet_coverage(horizontal, 0.55, width)
-        line *= right & upper
-        np.maximum(line, sheet_coverage(oblique, 0.55, width), out=line)
-        line *= np.float32(520)
-        air += line
+        _paint_fissures(oblique, horizontal, right & upper, width, air)
         value = values.take(where)
         mix(value, share, air)
         values[where] = value
         hu[local] = values.reshape(inside.shape)
         inner = np.flatnonzero(share >= 0.5)
         up = upper.view(np.uint8)
-        number = np.where(right, 3 - up * (1 + top.view(np.uint8)), 5 - up).astype(np.uint8)
+        # 5 or 4 on the left, 3, 2 or 1 on the right.
+        number = np.uint8(5) - up - right * (np.uint8(2) + (top & upper))
         where, number = where[inner], number[inner]
         part = np.zeros(inside.shape, np.uint8)
         part.reshape(-1)[where] = number
         lobes[here] = part
         part += np.uint8(LABELS[LOBES[0]] - 1)
         np.copyto(labels_box, part, where=part >= LABELS[LOBES[0]])
+
+
+def _paint_fissures(
+    oblique: Volume, horizontal: Volume, middle: NDArray[np.bool_], width: float, air: Volume
+) -> None:
+    """Raise the lung's values along its fissures; ``middle``: where the horizontal one may be."""
+    reach = np.float32((width + 0.55) / 2)
+    near = np.abs(horizontal) < reach
+    near &= middle
+    near |= np.abs(oblique) < reach
+    where = np.flatnonzero(near)
+    line = sheet_coverage(horizontal.take(where), 0.55, width)
+    line *= middle.take(where)
+    np.maximum(line, sheet_coverage(oblique.take(where), 0.55, width), out=line)
+    line *= np.float32(520)
+    air[where] += line
 
 
 def paint_breasts(canvas: Canvas, cage: Cage) -> None:

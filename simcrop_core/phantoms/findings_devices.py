@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simcrop_core.phantoms.anatomy import LABELS
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.findings_scene import Scene
 from simcrop_core.phantoms.findings_shapes import (
     Bool,

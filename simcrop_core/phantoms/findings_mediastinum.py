@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import GROUPS, Centreline
+from simcrop_core.phantoms.anatomy import Centreline
+from simcrop_core.phantoms.anatomy_labels import GROUPS
 from simcrop_core.phantoms.findings_scene import Scene, label_table
 from simcrop_core.phantoms.findings_shapes import (
     Bool,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simcrop_core.phantoms.anatomy import LOBES
+from simcrop_core.phantoms.anatomy_labels import LOBES
 from simcrop_core.phantoms.findings_scene import AERATED_HU, Scene, grown
 from simcrop_core.phantoms.findings_shapes import (
     Bool,

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from simcrop_core.phantoms.anatomy import LABELS, LOBES, STRUCTURES, Anatomy
-from simcrop_core.phantoms.findings_shapes import Bool, Box, Float, directions, finer, mix
+from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES, STRUCTURES
+from simcrop_core.phantoms.findings_shapes import Bool, Box, Float, depth_of, directions, finer, mix
 from simcrop_core.phantoms.plan import FindingPlan
 
 #: Below this height (patient coordinates, mm above the carina) the left upper lobe is the lingula.
@@ -158,7 +159,7 @@ class Scene:
             part = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in where[0])
             # Where the scan ends within the lung there is no surface.
             padded = np.pad(coarse[part], 1, mode="edge")
-            inner = ndimage.distance_transform_edt(padded, sampling=spacing)[1:-1, 1:-1, 1:-1]
+            inner = depth_of(padded, spacing)[1:-1, 1:-1, 1:-1]
             depth[part] = np.maximum(inner - 0.5 * float(np.mean(spacing)), 0)
         return depth, stride  # type: ignore[return-value]
 
@@ -299,7 +300,7 @@ class Scene:
         points = points[:80]
         ball = np.concatenate([directions(26) * radius_mm, directions(8) * radius_mm / 2])
         around = points[:, None] + ball
-        good = self.lookup(region & ~self.solid, around).mean(axis=1)
+        good = (self.lookup(region, around) & ~self.lookup(self.solid, around)).mean(axis=1)
         return np.asarray(points[np.argmax(good)], float)
 
     # Filling

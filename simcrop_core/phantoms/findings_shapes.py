@@ -179,6 +179,29 @@ def finer(coarse: Float, stride: Sequence[int], cuts: Sequence[slice]) -> Float:
     return np.matmul(np.matmul(y, rough), x.T)
 
 
+def depth_of(mask_ZYX: Bool, spacing_mm: Sequence[float]) -> Float:
+    """Distance (mm) of a mask's voxels to the nearest one outside it; 0 there.
+
+    Exact (Saito and Toriwaki, Pattern Recognition 1994), one axis after the other; for shapes not
+    deeper than some tens of voxels faster than SciPy's transform.
+    """
+    far = np.float32(sum((n * s) ** 2 for n, s in zip(mask_ZYX.shape, spacing_mm, strict=True)))
+    square = np.multiply(mask_ZYX, far)
+    for axis, (count, step) in enumerate(zip(mask_ZYX.shape, spacing_mm, strict=True)):
+        source, deepest = square.copy(), float(square.max(initial=0))
+        for k in range(1, count):
+            away = np.float32((k * step) ** 2)
+            if away >= deepest:
+                break
+            ahead = (slice(None),) * axis
+            head, tail = (*ahead, slice(k, None)), (*ahead, slice(None, -k))
+            np.minimum(square[head], source[tail] + away, out=square[head])
+            np.minimum(square[tail], source[head] + away, out=square[tail])
+            if k % 8 == 0:
+                deepest = float(square.max(initial=0))
+    return np.sqrt(square)
+
+
 def outside_distance(mask: Bool, box: Box) -> Float:
     """Distance (mm) of a box's voxels to a mask in it, to about 1 mm; 0 inside."""
     stride = tuple(max(1, round(2.9 / step)) for step in box.spacing_mm[::-1])
@@ -255,6 +278,23 @@ class Lump:
         waves = np.cos(unit_N3 @ self.waves_M3.T + self.phases_M).mean(axis=-1)
         return round_N * (1.0 + self.lobulation * waves)
 
+    def _radius(self, unit_3N: Float) -> Float:
+        """The same for many directions at once, in single precision."""
+        turned_3N = self.shape_33.T.astype(np.float32) @ unit_3N
+        turned_3N *= turned_3N
+        round_N = 1 / np.sqrt(turned_3N.sum(axis=0))
+        if not self.lobulation:
+            return round_N
+        waves_N = np.zeros_like(round_N)
+        for wave, phase in zip(self.waves_M3, self.phases_M, strict=True):
+            part = wave.astype(np.float32) @ unit_3N
+            part += np.float32(phase)
+            waves_N += np.cos(part, out=part)
+        waves_N *= np.float32(self.lobulation / len(self.phases_M))
+        waves_N += 1
+        round_N *= waves_N
+        return round_N
+
     def distance(self, box: Box) -> Float:
         """Signed distance to the surface along the ray from the centre, mm."""
         x, y, z = (
@@ -263,8 +303,10 @@ class Lump:
         )
         away = np.sqrt(x**2 + y**2 + z**2)
         scale = 1.0 / np.maximum(away, 1e-3)
-        unit = np.stack(np.broadcast_arrays(x * scale, y * scale, z * scale), axis=-1)
-        return away - self.radius(unit).astype(np.float32)
+        unit = np.empty((3, *away.shape), np.float32)
+        for line, out in zip((x, y, z), unit, strict=True):
+            np.multiply(line, scale, out=out)
+        return away - self._radius(unit.reshape(3, -1)).reshape(away.shape)
 
 
 def make_lump(

@@ -28,7 +28,7 @@ class Rendered:
     volume
         The scan, int16, with a note that it is artificial.
     structures_XYZ
-        uint8 labels, :data:`~simcrop_core.phantoms.anatomy.STRUCTURES`.
+        uint8 labels, :data:`~simcrop_core.phantoms.anatomy_labels.STRUCTURES`.
     finding_masks
         One mask for each finding of the plan, in order; empty where it lies outside the scan.
     anatomy
@@ -83,6 +83,9 @@ def _placed(part: NDArray[T], box: Slices, shape: tuple[int, int, int], fill: in
     if part.shape == shape:
         return part
     order = np.argsort([-abs(step) for step in part.strides])
-    out = np.full([shape[axis] for axis in order], fill, part.dtype).transpose(np.argsort(order))
+    size = [shape[axis] for axis in order]
+    # Zeros cost nothing where nobody looks.
+    out = np.full(size, fill, part.dtype) if fill else np.zeros(size, part.dtype)
+    out = out.transpose(np.argsort(order))
     out[box] = part
     return out

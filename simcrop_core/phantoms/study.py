@@ -10,12 +10,12 @@ import numpy as np
 
 from simcrop_core.geometry import Grid
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.phantoms.anatomy import STRUCTURES
 from simcrop_core.phantoms.anatomy_frame import Frame
+from simcrop_core.phantoms.anatomy_labels import STRUCTURES
 from simcrop_core.phantoms.language import Shown, finding_region, write_report
 from simcrop_core.phantoms.language_heights import present_heights
 from simcrop_core.phantoms.language_sentences import Wording
-from simcrop_core.phantoms.plan import PhantomPlan, plan_phantom
+from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan, plan_phantom
 from simcrop_core.phantoms.render import render
 from simcrop_core.phantoms.truth_regions import regions_of
 from simcrop_core.prepare import lung_center, placed_grid
@@ -101,8 +101,19 @@ def survey(seed: int) -> Shown:
     wide = bool(low[0] <= sides.min() and high[0] >= sides.max())
     heights_mm = float(ends[0]), float(ends[1])
     shown = Shown(plan, heights_mm, wide and heights_mm[0] < 0 and heights_mm[1] > 95)
-    findings = tuple(f for f in plan.findings if shown.holds(present_heights(f)))
-    return replace(shown, plan=replace(plan, findings=findings))
+    return replace(shown, plan=replace(plan, findings=_findings_shown(shown)))
+
+
+def _findings_shown(shown: Shown) -> tuple[FindingPlan, ...]:
+    """The findings of the plan that lie in the scan.
+
+    Lung that is airless beside an effusion is shown only where the effusion is.
+    """
+    held = tuple(f for f in shown.plan.findings if shown.holds(present_heights(f)))
+    wet = {
+        f.side for f in held if f.name == "Pleural effusion" and f.attributes.get("type") == "free"
+    }
+    return tuple(f for f in held if f.attributes.get("type") != "passive" or f.side in wet)
 
 
 def _placed(sentence: SentenceFacts, regions: Collection[str]) -> SentenceFacts:

@@ -8,11 +8,13 @@ larger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simcrop_core.phantoms.anatomy import GROUPS, LABELS, LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.anatomy import Anatomy
+from simcrop_core.phantoms.anatomy_labels import GROUPS, LABELS, LOBES, STRUCTURES
 from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, scene_of
 from simcrop_core.phantoms.render import Rendered, Slices
 
@@ -157,11 +159,7 @@ class _Atlas:
         if cut is None:
             # The coronary arteries are too thin for a coarse grid.
             return self.region("heart") if name == "coronary arteries" else self._nothing()
-        mask = self.labels_XYZ[cut] == labels[0]
-        if len(labels) > 1:
-            lookup = np.zeros(256, bool)
-            lookup[labels] = True
-            mask = lookup[self.labels_XYZ[cut]]
+        mask = _any_of(self.labels_XYZ[cut], labels)
         if name in _OUTSIDE_LUNGS:
             mask &= self.lobes_XYZ[cut] == 0
         return _within(self.scan, cut), mask
@@ -179,7 +177,7 @@ class _Atlas:
         if cut is None:
             return self._nothing()
         lobes = self.lobes_XYZ[cut]
-        mask = lookup[lobes]
+        mask = _any_of(lobes, np.flatnonzero(lookup).tolist())
         if split:
             lingula = lobes == left_upper
             x, y, z = self.anatomy.x, self.anatomy.y, self.anatomy.z
@@ -236,6 +234,18 @@ class _Atlas:
         return (slice(0, 0),) * 3, np.zeros((0, 0, 0), bool)
 
 
+def _any_of(labels: NDArray[np.uint8], wanted: Iterable[int]) -> Bool:
+    """Where a label is one of some, compared run by run of neighbouring numbers."""
+    numbers = sorted(wanted)
+    firsts = [n for n in numbers if n - 1 not in numbers]
+    lasts = [n for n in numbers if n + 1 not in numbers]
+    mask = np.zeros_like(labels, bool)
+    for first, last in zip(firsts, lasts, strict=True):
+        # What lies below wraps round to the top.
+        mask |= labels - np.uint8(first) <= np.uint8(last - first)
+    return mask
+
+
 def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Slices | None]:
     """The smallest boxes that hold labels 1 to ``count`` (at most 63); None for absent ones.
 
@@ -244,15 +254,17 @@ def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Slices | None]:
     """
     order = [int(axis) for axis in np.argsort([-abs(s) for s in labels.strides])]
     walked = labels.transpose(order)
-    bit = np.zeros(256, np.uint64)
-    bit[1 : count + 1] = np.uint64(1) << np.arange(1, count + 1, dtype=np.uint64)
-    planes = np.zeros(walked.shape[0], np.uint64)
-    lines = np.zeros(walked.shape[1], np.uint64)
-    columns = np.zeros(walked.shape[2], np.uint64)
+    kind: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint64 if count > 7 else np.uint8)
+    bit = np.zeros(256, kind)
+    bit[1 : count + 1] = [1 << label for label in range(1, count + 1)]
+    planes, lines, columns = (np.zeros(n, kind) for n in walked.shape)
     for number, plane in enumerate(walked):
         bits = bit.take(plane)
         column = np.bitwise_or.reduce(bits, axis=0)
         columns |= column
+        while bits.shape[1] > 16:  # folded: a reduction along the rows is slower
+            middle = -(-bits.shape[1] // 2)
+            bits = bits[:, :middle] | bits[:, -middle:]
         lines |= np.bitwise_or.reduce(bits, axis=1)
         planes[number] = np.bitwise_or.reduce(column)
     found: list[Slices | None] = []

@@ -9,9 +9,10 @@ import pytest
 from scipy import ndimage
 
 from simcrop_core.geometry import Grid, axis_aligned_affine
-from simcrop_core.phantoms.anatomy import LABELS, LOBES, STRUCTURES, Anatomy
+from simcrop_core.phantoms.anatomy import Anatomy
 from simcrop_core.phantoms.anatomy_build import build_anatomy
 from simcrop_core.phantoms.anatomy_frame import Frame
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES, STRUCTURES
 from simcrop_core.phantoms.plan import (
     PatientPlan,
     PhantomPlan,
@@ -554,3 +555,24 @@ def test_render_is_the_same_twice() -> None:
     np.testing.assert_array_equal(first.volume.hu_XYZ, second.volume.hu_XYZ)
     np.testing.assert_array_equal(first.structures_XYZ, second.structures_XYZ)
     assert len(first.finding_masks) == len(plan.findings)
+
+
+@pytest.mark.parametrize("seed", [4, 6, 8, 13])  # among them the widest of the healthy hearts
+def test_an_enlarged_heart_is_wider_than_half_the_chest_and_a_normal_one_is_not(seed: int) -> None:
+    from simcrop_core.phantoms.plan import FindingPlan
+
+    plan = replace(plan_phantom(seed), findings=())
+    grid = around(plan, (2.5, 5.0, 5.0))
+
+    def ratio(severity: str | None) -> float:
+        found = (FindingPlan("Cardiomegaly", severity=severity),) if severity else ()  # type: ignore[arg-type]
+        chest = build_anatomy(replace(plan, findings=found), grid)
+        heart, lungs = (
+            np.ptp(np.flatnonzero(chest.structure(name).any(axis=(1, 2)))) + 1
+            for name in ("heart", "lungs")
+        )
+        return float(heart / lungs)
+
+    normal, mild, severe = ratio(None), ratio("mild"), ratio("severe")
+    assert normal < 0.5 < mild < severe
+    assert mild > normal + 0.03

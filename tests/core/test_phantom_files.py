@@ -17,7 +17,7 @@ from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import read_labels, read_volume
 from simcrop_core.phantoms import files
-from simcrop_core.phantoms.anatomy import LABELS
+from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.files import FILES, write_phantom
 from simcrop_core.phantoms.plan import plan_phantom
 from simcrop_core.phantoms.study import make_phantom, prepared_grid, survey

@@ -12,8 +12,9 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from simcrop_core.geometry import Grid
-from simcrop_core.phantoms.anatomy import LABELS, LOBES, Anatomy
+from simcrop_core.phantoms.anatomy import Anatomy
 from simcrop_core.phantoms.anatomy_build import build_anatomy
+from simcrop_core.phantoms.anatomy_labels import LABELS, LOBES
 from simcrop_core.phantoms.findings import draw_finding, plan_findings
 from simcrop_core.phantoms.findings_choice import LUNG_LOBES
 from simcrop_core.phantoms.findings_shapes import (

@@ -28,6 +28,7 @@ from simcrop_core.phantoms.phrases_absent import FRAMES, OWN
 from simcrop_core.phantoms.phrases_impression import CONCLUSIONS
 from simcrop_core.phantoms.phrases_organs import INTRODUCTIONS, ORGANS
 from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan, plan_phantom
+from simcrop_core.phantoms.study import survey
 from simcrop_core.report import Report
 from simcrop_core.statements import FINDINGS, LEVELS, NO_FINDING, SIDES, UNKNOWN, Facts, Meaning
 from simcrop_core.study import SentenceFacts
@@ -445,3 +446,35 @@ def test_meanings_of_kinds() -> None:
     organs = [s for s in hearts if s.kind == "organ"]
     assert organs
     assert {s.meaning for s in organs} == {Meaning.of("Cardiomegaly", present=False)}
+
+
+def test_airless_lung_beside_an_effusion_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from simcrop_core.phantoms import study
+    from simcrop_core.phantoms.anatomy_frame import Frame
+
+    def effusion(side: str) -> FindingPlan:
+        return FindingPlan(
+            "Pleural effusion", side=side, severity="moderate", size_mm=25.0,  # type: ignore[arg-type]
+            attributes={"type": "free"},
+        )  # fmt: skip
+
+    passive = FindingPlan(
+        "Atelectasis", side="left", level="lower", lobe="left lower lobe",
+        attributes={"type": "passive"},
+    )  # fmt: skip
+    plan = plan_phantom(3)
+
+    def names(*findings: FindingPlan, top_mm: float) -> list[tuple[str, str]]:
+        """What a scan shows whose upper end lies so high above the carina."""
+        end = float(Frame.of(plan.patient).world([0.0, 0.0, top_mm])[2])
+        x, y, z = plan.scanner.center_mm
+        _, high = plan.scanner.grid.bounds_mm()
+        scanner = replace(plan.scanner, center_mm=(x, y, z + end - float(high[2])))
+        cut = replace(plan, findings=findings, scanner=scanner)
+        monkeypatch.setattr(study, "plan_phantom", lambda seed: cut)
+        return [(f.name, f.side) for f in survey(3).plan.findings]
+
+    both = [("Pleural effusion", "left"), ("Atelectasis", "left")]
+    assert names(effusion("left"), passive, top_mm=40) == both
+    assert names(effusion("left"), passive, top_mm=-95) == []
+    assert names(effusion("right"), passive, top_mm=40) == [("Pleural effusion", "right")]

@@ -95,6 +95,15 @@ class StudySource(Protocol):
         """As in :class:`Study`."""
         ...
 
+    @property
+    def patient(self) -> str:
+        """Whose study it is: a word that all studies of a patient share, never written down.
+
+        Studies of one patient are never on both sides of a split. "" where nobody knows: the
+        study then counts as the only one of its patient.
+        """
+        ...
+
     def stamp(self) -> str:
         """What changes when the study's files do; quick, reads no voxel, raises nothing."""
         ...

@@ -1,7 +1,8 @@
 """Anyone's own studies, listed in a csv.
 
-Columns: ``study`` (its id), ``volume``, ``report`` (may be blank); if wanted ``volume_name`` (the
-row of a csv of reports), ``series`` (of a DICOM folder), ``truth`` (a ``truth.json`` as
+Columns: ``study`` (its id), ``volume``, ``report`` (may be blank); if wanted ``patient`` (the same
+word for all studies of a person, kept out of the store), ``volume_name`` (the row of a csv of
+reports), ``series`` (of a DICOM folder), ``truth`` (a ``truth.json`` as
 ``simcrop phantom`` writes it: what each sentence of the Findings says, and its mask), ``mask:NAME``
 (a mask of the structure of that name) and any of the 18 findings as labels 0, 1 or blank. Paths
 start at the manifest's folder.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -33,7 +34,7 @@ from simcrop_core.study import Kind, SentenceFacts, Study
 from simcrop_core.volume import CTVolume
 
 _NEEDED = ("study", "volume")
-_KNOWN = ("study", "volume", "report", "volume_name", "series", "truth")
+_KNOWN = ("study", "volume", "report", "patient", "volume_name", "series", "truth")
 _MASK = "mask:"
 
 
@@ -52,6 +53,7 @@ class ManifestSource:
     truth: str = ""
     masks: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, int], ...] = ()
+    patient: str = field(default="", repr=False)  # changes no file, so it is no part of the stamp
 
     def stamp(self) -> str:
         """The row, and size and time of its files."""
@@ -136,6 +138,7 @@ def read_manifest_dataset(path: Path) -> Dataset:
                 truth=absolute(row.get("truth", "")),
                 masks=tuple((n[len(_MASK) :].strip(), absolute(row[n])) for n in masks if row[n]),
                 labels=tuple(labels_in(row, findings, path).items()),
+                patient=row.get("patient", ""),
             )
         )
     return Dataset(path.stem, tuple(sources))
@@ -274,6 +277,6 @@ def _bad(path: Path, problem: str) -> SimCroPError:
         problem,
         path=path,
         code="bad-manifest",
-        remedy="Write a csv with the columns study, volume and report and, if needed, volume_name, "
-        "series, truth, mask:NAME and the names of findings.",
+        remedy="Write a csv with the columns study, volume and report and, if needed, patient, "
+        "volume_name, series, truth, mask:NAME and the names of findings.",
     )

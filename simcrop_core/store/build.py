@@ -278,6 +278,7 @@ class _Build:
             "store": checksum((self.folder / "store.json").read_bytes()),
             "studies": [row.to_list() for row in rows],
             "keys": [self.keys[number] for number in order],
+            "patients": _patients([self.sources[number] for number in order]),
             "skipped": [self.skipped[number] for number in sorted(self.skipped)],
         }
         index["crc32"] = index_checksum(index)
@@ -291,6 +292,15 @@ class _Build:
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress("preparing studies", done, total)
+
+
+def _patients(sources: Sequence[StudySource]) -> list[int]:
+    """For each study the row of the first study of its patient: who it is stays unsaid."""
+    first: dict[str, int] = {}
+    return [
+        first.setdefault(source.patient, row) if source.patient else row
+        for row, source in enumerate(sources)
+    ]
 
 
 def _clear_partial(folder: Path, age_s: float) -> None:

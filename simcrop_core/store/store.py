@@ -3,8 +3,8 @@
 A store is a folder:
 
 - ``store.json``: the settings, and the name of the data set;
-- ``index.json``: every study in order, with the size and checksum of each of its files, and the
-  studies that were left out, with the reason;
+- ``index.json``: every study in order, with the size and checksum of each of its files and which
+  studies are of one patient, and the studies that were left out, with the reason;
 - ``records/<xx>/<id>.safetensors``: sentences, regions, facts (:class:`Record`);
 - ``volumes/<xx>/<id>.blosc2``, ``structures/<xx>/<id>.blosc2``: voxels, one Blosc2 chunk each;
 - ``text/<name>/``: vectors and tokens of all texts by one frozen text encoder.
@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,22 @@ class RawSample:
     report_D: NDArray[np.float32]
 
 
+class Split(NamedTuple):
+    """Which studies of a store are for what, by their rows; no patient is on both sides.
+
+    Attributes
+    ----------
+    trained, held_out
+        What is trained on and what is not.
+    left_out
+        How many studies are for neither: their patients are among the held-out studies.
+    """
+
+    trained: tuple[int, ...]
+    held_out: tuple[int, ...]
+    left_out: int
+
+
 class Store:
     """Prepared studies, read-only; make one with :func:`open_store`.
 
@@ -135,6 +151,9 @@ class Store:
         ``{"id", "code", "problem"}`` of studies that were left out.
     text
         Vectors and tokens; None in a store that was not finished.
+    patients
+        For each study the number of the first study of its patient; None in a store whose index
+        does not say (it was written before indices did).
     """
 
     def __init__(
@@ -145,9 +164,11 @@ class Store:
         rows: tuple[IndexRow, ...],
         skipped: tuple[dict[str, str], ...],
         text: TextTable | None,
+        patients: tuple[int, ...] | None = None,
     ) -> None:
         self.folder, self.name, self.settings = folder, name, settings
         self.rows, self.skipped, self.text = rows, skipped, text
+        self.patients = patients
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,6 +181,33 @@ class Store:
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
 
+    def split(self, held_out: int) -> Split:
+        """The last studies are held out, and with them all others of their patients.
+
+        Raises
+        ------
+        SimCroPError
+            ``no-patients``: the index does not say which studies are of one patient.
+        """
+        first = len(self) - held_out
+        if not held_out:
+            return Split(tuple(range(len(self))), (), 0)
+        patients = self.patients
+        if patients is None:
+            if self.name != "phantoms":  # no two of those are of one person
+                raise SimCroPError(
+                    "The store does not say which studies are of one patient, so none can be "
+                    "held out",
+                    path=self.folder,
+                    code="no-patients",
+                    remedy="Run the same simcrop-train prepare again: it adds this and prepares "
+                    "nothing that is done.",
+                )
+            patients = tuple(range(len(self)))
+        apart = set(patients[first:])
+        trained = tuple(row for row in range(first) if patients[row] not in apart)
+        return Split(trained, tuple(range(first, len(self))), first - len(trained))
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of all that is in it: the same fingerprint gives the same batches."""
@@ -167,6 +215,8 @@ class Store:
         for row in self.rows:
             digest.update(json.dumps(row.to_list()).encode())
         digest.update((self.text.digest if self.text is not None else "").encode())
+        if self.patients is not None and len(set(self.patients)) < len(self):
+            digest.update(json.dumps(self.patients).encode())  # the split follows them
         return digest.hexdigest()
 
     @property
@@ -310,6 +360,11 @@ def open_store(
     try:
         rows = tuple(IndexRow.from_list(row) for row in index["studies"])
         skipped = tuple(dict(row) for row in index["skipped"])
+        patients = None
+        if "patients" in index:
+            patients = tuple(map(int, index["patients"]))
+            if len(patients) != len(rows):
+                raise ValueError("patients")
     except (KeyError, TypeError, ValueError) as e:
         raise _damaged_index(folder / "index.json") from e
     if index.get("crc32") != index_checksum(index):
@@ -327,7 +382,7 @@ def open_store(
     text = None
     if text_encoder is not None or found:
         text = open_text(folder, text_encoder, sentence_vector)
-    return Store(folder, name, settings, rows, skipped, text)
+    return Store(folder, name, settings, rows, skipped, text, patients)
 
 
 def read_settings(folder: Path) -> tuple[StoreSettings, str]:

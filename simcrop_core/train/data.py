@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simcrop_core.datasets.phantoms import is_for_evaluation
 from simcrop_core.device import Progress, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.store import (
     AugmentationConfig,
     Loader,
@@ -161,10 +164,19 @@ def open_data(
     Raises
     ------
     SimCroPError
-        The store is damaged or does not fit the model; too few studies.
+        The store is damaged or does not fit the model; too few studies; phantoms that are for
+        evaluation.
     """
     store = open_store(store_folder, model.text.fingerprint, model.text.sentence_vector)
     store.settings.check_model(model.input_spec, model.vision.cells)
+    if any(is_for_evaluation(name) for name in store.ids):
+        raise SimCroPError(
+            f"The store holds phantoms from seed {VALIDATION_SEED} on, which are for evaluation "
+            "and never trained on",
+            code="evaluation-phantoms",
+            remedy=f"Prepare phantoms below seed {VALIDATION_SEED} in another folder.",
+            path=store_folder,
+        )
     assert store.text is not None or not len(store)
     held = config.data.held_out
     if len(store) <= held:
@@ -184,15 +196,28 @@ def open_data(
         "max_tokens": min(part.max_tokens for part in (model.text, model.text_decoder) if part),
         "quarantine": run_folder / QUARANTINE_NAME,
     }
-    first = len(store) - held
-    loader = Loader(store, batch_size=pieces // ranks.world_size, indices=range(first), **common)
+    split = store.split(held)
+    if not split.trained:
+        raise SimCroPError(
+            f"All studies are of the patients of the last {held}, which are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare studies of more patients.",
+            path=store_folder,
+        )
+    if split.left_out and ranks.rank == 0:
+        print(
+            f"{split.left_out} studies are neither trained on nor validated on: their patients "
+            "are among the held-out studies.",
+            file=sys.stderr,
+        )
+    loader = Loader(store, batch_size=pieces // ranks.world_size, indices=split.trained, **common)
     held_out = None
     if held:
         size = _even_size(held, pieces, ranks.world_size, store_folder)
         held_out = Loader(
             store,
             batch_size=size // ranks.world_size,
-            indices=range(first, len(store)),
+            indices=split.held_out,
             epochs=1,
             shuffle=False,
             **common,

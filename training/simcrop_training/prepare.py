@@ -127,6 +127,13 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             code="no-split",
             remedy="Add --split train, --split valid or --list.",
         )
+    if arguments.source.startswith("phantoms:") and arguments.placement != "center":
+        raise SimCroPError(
+            "Phantoms are rendered where the model's input lies, so --placement "
+            f"{arguments.placement} would change nothing",
+            code="option",
+            remedy="Leave --placement out.",
+        )
     dataset = open_dataset(arguments.source, cases=arguments.list, split=arguments.split)
     with progress_bar(arguments) as progress:
         if arguments.preflight:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import refuse_file, whole_file
-from simcrop_core.store.cluster import Submit, here, workers_for
+from simcrop_core.store.cluster import Submit, here, refuse_in_worker, workers_for
 from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
 from simcrop_core.store.pack import pack_study
@@ -93,7 +93,8 @@ def build_store(
     folder, settings, text
         Where to, how volumes are prepared, and which encoder reads the texts.
     workers
-        Processes on this machine; 1 works in this one.
+        Processes on this machine; 1 works in this one. More are for scripts that do their work
+        under ``if __name__ == "__main__":``.
     scheduler
         Address of a Dask scheduler whose workers see the same files; overrides ``workers``.
     verify
@@ -109,6 +110,7 @@ def build_store(
         The folder holds another store; ids cannot name files; all studies are unreadable; the
         scheduler does not answer.
     """
+    refuse_in_worker()
     _check_ids(sources)
     refuse_file(folder)
     with _locked(folder):

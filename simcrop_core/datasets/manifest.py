@@ -11,7 +11,7 @@ start at the manifest's folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.datasets.dataset import Dataset, Fault, plain_sentences
+from simcrop_core.datasets.masks import Masks
 from simcrop_core.datasets.table import labels_in, read_table
 from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
@@ -69,12 +70,13 @@ class ManifestSource:
         """The study as its files give it."""
         volume = read_volume(self.volume, series=self.series or None)
         report = _report(self.report, self.volume_name) if self.report else None
-        masks = {name: _mask(Path(path), volume) for name, path in self.masks}
+        masks = Masks(volume.shape)
+        for name, path in self.masks:
+            masks.add(name, _mask(Path(path), volume))
         structures, names = _structures(masks, volume)
         sentences, facts = plain_sentences(report), Facts.unknown()
         if self.truth:
-            sentences, facts, regions = read_truth(Path(self.truth), volume, report)
-            masks = {**masks, **regions}
+            sentences, facts = read_truth(Path(self.truth), volume, report, masks)
         if self.labels:
             facts = Facts.from_labels(dict(self.labels))
         return Study(self.id, volume, report, sentences, masks, facts, structures, names)
@@ -145,9 +147,9 @@ def read_manifest_dataset(path: Path) -> Dataset:
 
 
 def read_truth(
-    path: Path, volume: CTVolume, report: Report | None
-) -> tuple[tuple[SentenceFacts, ...], Facts, dict[str, NDArray[np.bool_]]]:
-    """Sentences, facts and masks from a ``truth.json``.
+    path: Path, volume: CTVolume, report: Report | None, masks: Masks
+) -> tuple[tuple[SentenceFacts, ...], Facts]:
+    """Sentences and facts from a ``truth.json``, whose masks are put to the others.
 
     Raises
     ------
@@ -156,7 +158,7 @@ def read_truth(
     """
     truth = _read_json(path)
     stated = plain_sentences(report)
-    regions: dict[str, NDArray[np.bool_]] = {}
+    read: set[str] = set()
     sentences: list[SentenceFacts] = []
     try:
         entries = list(truth["sentences"])
@@ -166,8 +168,9 @@ def read_truth(
         for entry, sentence in zip(entries, stated, strict=True):
             kind = entry["kind"] if entry["kind"] in get_args(Kind) else "unknown"
             mask = entry.get("mask_file")
-            if mask and mask not in regions:
-                regions[mask] = _mask(path.parent / mask, volume)
+            if mask and mask not in read:
+                masks.add(mask, _mask(path.parent / mask, volume))
+                read.add(mask)
             meaning = Meaning()
             if entry.get("finding") in FINDINGS:
                 side, level = entry.get("side"), entry.get("level")
@@ -182,7 +185,7 @@ def read_truth(
         if isinstance(e, SimCroPError):
             raise
         raise _bad_truth(path) from e
-    return tuple(sentences), facts, regions
+    return tuple(sentences), facts
 
 
 def file_stamp(path: Path) -> list[Any]:
@@ -233,7 +236,7 @@ def _mask(path: Path, volume: CTVolume) -> NDArray[np.bool_]:
 
 
 def _structures(
-    masks: dict[str, NDArray[np.bool_]], volume: CTVolume
+    masks: Mapping[str, NDArray[np.bool_]], volume: CTVolume
 ) -> tuple[NDArray[np.uint8] | None, tuple[str, ...]]:
     """One label map of the masks; where they overlap, the later one stands."""
     if not masks:

@@ -200,7 +200,8 @@ class TextEncoder(nn.Module):
                 remedy="Leave blank sentences out.",
             )
         if not sentences:
-            return EncodedSentences(torch.zeros(0, self.width))
+            device = next(self.network.parameters()).device
+            return EncodedSentences(torch.zeros(0, self.width, device=device))
         tokens = self.tokenize(sentences)
         lengths = tokens.attend_BT.sum(dim=1)
         order = lengths.argsort(stable=True)

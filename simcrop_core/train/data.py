@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from simcrop_core.store import (
 from simcrop_core.store.encode import TextSettings
 from simcrop_core.study_batch import StudyBatch
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.stopping import until_stopped
 
 PHANTOMS_NAME = "phantoms"
 QUARANTINE_NAME = "quarantine.jsonl"
+_FEW_PHANTOMS = 16
 
 
 @dataclass(eq=False)
@@ -121,14 +123,25 @@ def with_wrong_reports(batch: StudyBatch) -> StudyBatch:
 
 
 def make_phantom_store(
-    config: RunConfig, model: ModelConfig, folder: Path, tell: Progress = silent
+    config: RunConfig,
+    model: ModelConfig,
+    folder: Path,
+    tell: Progress = silent,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Make the phantoms of a run and prepare them; what is there already is left as it is.
+
+    ``stop`` is asked after each phantom.
 
     Returns
     -------
     Path
         The store: in ``data.phantom_folder``, or in the run's own ``folder``.
+
+    Raises
+    ------
+    StopAskedError
+        What was made is kept; the same call goes on with the rest.
     """
     from simcrop_core.datasets import phantom_sources
 
@@ -145,8 +158,9 @@ def make_phantom_store(
             source=config.model.text_encoder or model.text.source,
             sentence_vector=model.text.sentence_vector,
         ),
-        workers=max(1, data.workers),
-        progress=tell,
+        # A few are made before processes for them would have started.
+        workers=max(1, data.workers) if data.phantoms > _FEW_PHANTOMS else 1,
+        progress=until_stopped(tell, stop),
     )
     return place
 

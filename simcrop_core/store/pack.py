@@ -16,9 +16,9 @@ from simcrop_core.prepare import input_grid
 from simcrop_core.resample import resample_linear
 from simcrop_core.store.cells import count_dtype, occupancy
 from simcrop_core.store.codec import checksum, pack
-from simcrop_core.store.record import KINDS, Record, Stored
+from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
-from simcrop_core.study import SentenceFacts, Study
+from simcrop_core.study import KINDS, SentenceFacts, Study
 from simcrop_core.volume import CTVolume, Note
 
 _MASKS_AT_ONCE = 8

@@ -15,6 +15,7 @@ from simcrop_core.device import autocast
 from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.pointing import point, point_at_random
 from simcrop_core.model.simcrop import SimCroP, without_weights
+from simcrop_core.study import KINDS, Kind
 from simcrop_core.train.checkpoint import checkpoint_name, whole_state
 from simcrop_core.train.events import validation_event
 from simcrop_core.train.module import TrainingModule, fields_of_batch
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from simcrop_core.train.loop import Training
 
 PREVIEWS_NAME = "previews"
+_MANY: dict[Kind, str] = {
+    "organ": "organs",
+    "finding": "findings",
+    "negative": "negatives",
+    "unknown": "others",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,7 @@ class PointingTally:
         for row in range(len(similarity_SN)):
             if not bool(batch.region_mask_BS[0, row]):
                 continue
-            kind = ("organs", "findings", "negatives", "others")[int(batch.kind_BS[0, row])]
+            kind = _MANY[KINDS[int(batch.kind_BS[0, row])]]
             coverage_N = batch.region_BSN[0, row].cpu().numpy()
             hit = point(similarity_SN[row].float().numpy(), coverage_N, inside_N).hit
             self._hits[f"pointing_{kind}"].append(hit)

@@ -18,71 +18,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.store.codec import checksum, unpack
+from simcrop_core.store.index import (
+    IndexRow,
+    Part,
+    damaged,
+    read_bytes,
+    read_index,
+    read_settings,
+    study_path,
+)
 from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.store.text import TextTable, open_text, text_names, text_number
-
-SCHEMA = 1
-Part = Literal["records", "volumes", "structures"]
-_SUFFIX: dict[Part, str] = {
-    "records": ".safetensors",
-    "volumes": ".blosc2",
-    "structures": ".blosc2",
-}
-_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """Where a study's files are and what they must be."""
-
-    id: str
-    record: Stored
-    volume: Stored
-    structures: Stored | None
-    sentences: int
-    alternates: int
-
-    @classmethod
-    def of(cls, record: Record, stored: Stored) -> IndexRow:
-        return cls(
-            record.id,
-            stored,
-            record.volume,
-            record.structures,
-            len(record.sentences),
-            len(record.alternates),
-        )
-
-    @classmethod
-    def from_list(cls, row: list[Any]) -> IndexRow:
-        name, record, volume, structures, sentences, alternates = row
-        return cls(
-            str(name),
-            Stored(*record),
-            Stored(*volume),
-            Stored.read(structures),
-            int(sentences),
-            int(alternates),
-        )
-
-    def to_list(self) -> list[Any]:
-        structures = None if self.structures is None else self.structures.to_list()
-        stored = self.record.to_list(), self.volume.to_list(), structures
-        return [self.id, *stored, self.sentences, self.alternates]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +205,7 @@ class Store:
         try:
             return Record.from_bytes(data)
         except (ValueError, KeyError, TypeError) as e:
-            raise _damaged(self.path("records", row.id)) from e
+            raise damaged(self.path("records", row.id)) from e
 
     def volume(self, index: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """The voxels of a study, into ``out`` (C order) if it is given.
@@ -318,9 +276,9 @@ class Store:
 
     def _read(self, part: Part, name: str, stored: Stored) -> bytes:
         path = self.path(part, name)
-        data = _read_bytes(path)
+        data = read_bytes(path)
         if len(data) != stored.bytes or checksum(data) != stored.crc32:
-            raise _damaged(path)
+            raise damaged(path)
         return data
 
     def _unpack(self, part: Part, name: str, stored: Stored, out: NDArray[Any]) -> None:
@@ -329,7 +287,7 @@ class Store:
         except (ValueError, RuntimeError) as e:
             if isinstance(e, SimCroPError):
                 raise
-            raise _damaged(self.path(part, name)) from e
+            raise damaged(self.path(part, name)) from e
 
 
 def open_store(
@@ -356,21 +314,7 @@ def open_store(
     """
     folder = Path(folder)
     settings, name = read_settings(folder)
-    index = _read_json(folder / "index.json")
-    try:
-        rows = tuple(IndexRow.from_list(row) for row in index["studies"])
-        skipped = tuple(dict(row) for row in index["skipped"])
-        patients = None
-        if "patients" in index:
-            patients = tuple(map(int, index["patients"]))
-            if len(patients) != len(rows):
-                raise ValueError("patients")
-    except (KeyError, TypeError, ValueError) as e:
-        raise _damaged_index(folder / "index.json") from e
-    if index.get("crc32") != index_checksum(index):
-        raise _damaged_index(folder / "index.json")
-    if index.get("store") != checksum(_read_bytes(folder / "store.json")):
-        raise _damaged_index(folder / "store.json")
+    rows, skipped, patients = read_index(folder)
     found = text_names(folder)
     if text_encoder is None and len(found) > 1:
         raise SimCroPError(
@@ -383,97 +327,3 @@ def open_store(
     if text_encoder is not None or found:
         text = open_text(folder, text_encoder, sentence_vector)
     return Store(folder, name, settings, rows, skipped, text, patients)
-
-
-def read_settings(folder: Path) -> tuple[StoreSettings, str]:
-    """A store's settings and the name of its data set.
-
-    Raises
-    ------
-    SimCroPError
-        ``not-a-store`` or ``damaged-store``.
-    """
-    path = folder / "store.json"
-    if not path.is_file():
-        raise SimCroPError(
-            "This is not a store of prepared studies",
-            path=folder,
-            code="not-a-store",
-            remedy="Make one with simcrop-train prepare, or name another folder.",
-        )
-    data = _read_json(path)
-    if data.get("schema") != SCHEMA:
-        raise SimCroPError(
-            "The store was made by another version of SimCroP",
-            path=folder,
-            code="other-version",
-            remedy="Use that version, or prepare the store again in another folder.",
-        )
-    try:
-        return StoreSettings.model_validate(data["settings"]), str(data["name"])
-    except (KeyError, ValidationError) as e:
-        raise _damaged_index(path) from e
-
-
-def study_path(folder: Path, part: Part, name: str) -> Path:
-    """Where a study's file lies in a store."""
-    spread = hashlib.sha256(name.encode()).hexdigest()[:2]
-    return folder / part / spread / f"{name}{_SUFFIX[part]}"
-
-
-def index_checksum(index: dict[str, Any]) -> int:
-    """Checksum of all else that an index says."""
-    rest = {name: value for name, value in index.items() if name != "crc32"}
-    return checksum(json.dumps(rest, sort_keys=True).encode())
-
-
-def _read_bytes(path: Path) -> bytes:
-    """A whole file; a network file system that stumbles is asked again."""
-    for attempt in range(_TRIES):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as e:
-            raise SimCroPError(
-                "A file of the store is missing",
-                path=path,
-                code="missing-record",
-                remedy="Run simcrop-train prepare again; it makes what is missing.",
-            ) from e
-        except OSError as e:
-            if attempt == _TRIES - 1:
-                raise SimCroPError(
-                    f"A file of the store cannot be read ({e.strerror})",
-                    path=path,
-                    code="missing-record",
-                    remedy="Check the disk, then run simcrop-train prepare again.",
-                ) from e
-            time.sleep(0.2 * (attempt + 1))
-    raise AssertionError("unreachable")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise _damaged_index(path) from e
-    if not isinstance(data, dict):
-        raise _damaged_index(path)
-    return data
-
-
-def _damaged(path: Path) -> SimCroPError:
-    return SimCroPError(
-        "A file of the store is damaged: its checksum is not the one it was written with",
-        path=path,
-        code="damaged-record",
-        remedy="Delete it and run simcrop-train prepare again; it makes what is missing.",
-    )
-
-
-def _damaged_index(path: Path) -> SimCroPError:
-    return SimCroPError(
-        "The store's list of studies or settings is absent or damaged",
-        path=path,
-        code="damaged-store",
-        remedy="Run the same simcrop-train prepare again; it writes them anew.",
-    )

@@ -29,6 +29,7 @@ from simcrop_core.store import (
     to_batch,
 )
 from simcrop_core.store.encode import TextSettings
+from simcrop_core.store.store import Split
 from simcrop_core.study_batch import StudyBatch
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.stopping import until_stopped
@@ -183,22 +184,14 @@ def open_data(
     """
     store = open_store(store_folder, model.text.fingerprint, model.text.sentence_vector)
     store.settings.check_model(model.input_spec, model.vision.cells)
-    if any(is_for_evaluation(name) for name in store.ids):
-        raise SimCroPError(
-            f"The store holds phantoms from seed {VALIDATION_SEED} on, which are for evaluation "
-            "and never trained on",
-            code="evaluation-phantoms",
-            remedy=f"Prepare phantoms below seed {VALIDATION_SEED} in another folder.",
-            path=store_folder,
-        )
     assert store.text is not None or not len(store)
     held = config.data.held_out
-    if len(store) <= held:
-        raise SimCroPError(
-            f"The store has {len(store)} studies, and {held} are to be held out",
-            code="too-few-studies",
-            remedy="Lower data.held_out, or prepare more studies.",
-            path=store_folder,
+    split = _split(store, held)
+    if split.left_out and ranks.rank == 0:
+        print(
+            f"{split.left_out} studies are neither trained on nor validated on: their patients "
+            "are among the held-out studies.",
+            file=sys.stderr,
         )
     pieces = config.run.batch_size // config.run.accumulation
     common: dict[str, Any] = {
@@ -210,20 +203,6 @@ def open_data(
         "max_tokens": min(part.max_tokens for part in (model.text, model.text_decoder) if part),
         "quarantine": run_folder / QUARANTINE_NAME,
     }
-    split = store.split(held)
-    if not split.trained:
-        raise SimCroPError(
-            f"All studies are of the patients of the last {held}, which are to be held out",
-            code="too-few-studies",
-            remedy="Lower data.held_out, or prepare studies of more patients.",
-            path=store_folder,
-        )
-    if split.left_out and ranks.rank == 0:
-        print(
-            f"{split.left_out} studies are neither trained on nor validated on: their patients "
-            "are among the held-out studies.",
-            file=sys.stderr,
-        )
     loader = Loader(store, batch_size=pieces // ranks.world_size, indices=split.trained, **common)
     held_out = None
     if held:
@@ -245,6 +224,34 @@ def open_data(
         model.vision.cells,
         config.data.shuffle_reports,
     )
+
+
+def _split(store: Store, held: int) -> Split:
+    """What is trained on and what is held out; something must be left to train on."""
+    if any(is_for_evaluation(name) for name in store.ids):
+        raise SimCroPError(
+            f"The store holds phantoms from seed {VALIDATION_SEED} on, which are for evaluation "
+            "and never trained on",
+            code="evaluation-phantoms",
+            remedy=f"Prepare phantoms below seed {VALIDATION_SEED} in another folder.",
+            path=store.folder,
+        )
+    if len(store) <= held:
+        raise SimCroPError(
+            f"The store has {len(store)} studies, and {held} are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare more studies.",
+            path=store.folder,
+        )
+    split = store.split(held)
+    if not split.trained:
+        raise SimCroPError(
+            f"All studies are of the patients of the last {held}, which are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare studies of more patients.",
+            path=store.folder,
+        )
+    return split
 
 
 def _even_size(held: int, most: int, processes: int, store: Path) -> int:

@@ -21,6 +21,7 @@ from simcrop_core.objectives.base import Ranks
 from simcrop_core.store.cluster import refuse_in_worker
 from simcrop_core.train.build import build_model, is_large
 from simcrop_core.train.checkpoint import (
+    Checkpoint,
     read_checkpoint,
     restore_optimiser,
     restore_random,
@@ -178,12 +179,12 @@ def _assemble(
     if checkpoint is not None:
         state, model = read_checkpoint(checkpoint, text_encoder=config.model.text_encoder)
         model.train()
+
+    def make_phantoms() -> Path:
+        asked = lambda: stop() or (run is not None and run.stop_requested())  # noqa: E731
+        return make_phantom_store(config, model.config, place, tell, asked)
+
     if config.data.store is None:
-
-        def make_phantoms() -> Path:
-            asked = lambda: stop() or (run is not None and run.stop_requested())  # noqa: E731
-            return make_phantom_store(config, model.config, place, tell, asked)
-
         store = _on_first(fabric, place, make_phantoms)
     else:
         store = Path(config.data.store).expanduser()
@@ -191,14 +192,7 @@ def _assemble(
     # A model that goes on from a folder keeps the mean it was trained with.
     if state is None and model.config.text_centred and config.model.folder is None:
         model.set_text_mean(data.sentence_mean())
-    objective = make_objective(config.objective, model, seed=config.run.seed)
-    if state is not None:
-        objective.load_state_dict(dict(state.objective))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(objective.trains(name))
-    module = TrainingModule(model, objective, ranks).train().to(fabric.device)
-    if config.run.compile:
-        compile_blocks(module)
+    module = _module(config, model, ranks, state).to(fabric.device)
     wrapped = fabric.setup_module(module)
     optimiser = make_optimiser(module, config.optim)
     steps_per_epoch = len(data.loader) / config.run.accumulation
@@ -223,6 +217,21 @@ def _assemble(
         data.loader.load_state_dict(state.loader[min(ranks.rank, len(state.loader) - 1)])
         restore_random(state.random, fabric.device, ranks.rank)
     return training
+
+
+def _module(
+    config: RunConfig, model: SimCroP, ranks: Ranks, state: Checkpoint | None
+) -> TrainingModule:
+    """Model and objective, with gradients for what the objective trains."""
+    objective = make_objective(config.objective, model, seed=config.run.seed)
+    if state is not None:
+        objective.load_state_dict(dict(state.objective))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(objective.trains(name))
+    module = TrainingModule(model, objective, ranks).train()
+    if config.run.compile:
+        compile_blocks(module)
+    return module
 
 
 # -- what went wrong ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import Ranks
 from simcrop_core.store import Store, StoreSettings, build_store, open_store
 from simcrop_core.store.encode import TextSettings
-from simcrop_core.store.store import index_checksum
+from simcrop_core.store.index import index_checksum
 from simcrop_core.train.data import TrainingData, open_data
 
 SETTINGS = StoreSettings(spec=SPEC, margin_voxels=SPEC.patch_shape)

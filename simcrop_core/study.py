@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from simcrop_core.volume import CTVolume
 
 #: ``organ``: a normal statement; ``finding``: something is there; ``negative``: it is not.
 Kind = Literal["organ", "finding", "negative", "unknown"]
+#: In the order of their numbers, wherever a kind is one.
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,15 @@ class StudySource(Protocol):
     @property
     def id(self) -> str:
         """As in :class:`Study`."""
+        ...
+
+    @property
+    def patient(self) -> str:
+        """Whose study it is: a word that all studies of a patient share, never written down.
+
+        Studies of one patient are never on both sides of a split. "" where nobody knows: the
+        study then counts as the only one of its patient.
+        """
         ...
 
     def stamp(self) -> str:

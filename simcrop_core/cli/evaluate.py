@@ -9,6 +9,7 @@ from pathlib import Path
 from simcrop_core.cli.terminal import answer, load, progress_bar
 from simcrop_core.errors import SimCroPError
 from simcrop_core.phantoms import VALIDATION_SEED
+from simcrop_core.volume import Note
 
 
 def run_grounding(arguments: argparse.Namespace) -> int:
@@ -59,9 +60,24 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     facts = result.to_dict() | {"seed": first, "phantoms": count, "prior_phantoms": learnt}
+    notes = _notes(first, count)
+    facts["notes"] = [note.to_dict() for note in notes]
     if isinstance(arguments.json, str):
         with whole_file(Path(arguments.json)) as hidden:
             hidden.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", "utf-8")
         arguments.json = False
-    answer(arguments, facts, result.lines())
+    answer(arguments, facts, [*result.lines(), *(f"Note: {note.text}" for note in notes)])
     return 0
+
+
+def _notes(first: int, count: int) -> list[Note]:
+    """What a reader of the figures must know of the phantoms they are of."""
+    if first >= VALIDATION_SEED:
+        return []
+    return [
+        Note(
+            "may-be-trained-on",
+            f"Phantoms {first} to {first + count - 1} are not kept from training: the model may "
+            f"have been trained on them. From seed {VALIDATION_SEED} on none is.",
+        )
+    ]

@@ -90,6 +90,12 @@ class CtRateSource:
         places = volume_paths(Path(self.root), self.id)
         return next((p for p in places if p.is_file()), places[0])
 
+    @property
+    def patient(self) -> str:
+        """``train_1`` of ``train_1_a_2``: scans and reconstructions of one patient share it."""
+        match = _NAME.fullmatch(self.id)
+        return match[1] if match is not None else ""
+
     def stamp(self) -> str:
         """What the csv files say, and size and time of the volume."""
         said = (self.geometry, self.report, self.labels)

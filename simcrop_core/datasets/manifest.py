@@ -1,7 +1,8 @@
 """Anyone's own studies, listed in a csv.
 
-Columns: ``study`` (its id), ``volume``, ``report`` (may be blank); if wanted ``volume_name`` (the
-row of a csv of reports), ``series`` (of a DICOM folder), ``truth`` (a ``truth.json`` as
+Columns: ``study`` (its id), ``volume``, ``report`` (may be blank); if wanted ``patient`` (the same
+word for all studies of a person, kept out of the store), ``volume_name`` (the row of a csv of
+reports), ``series`` (of a DICOM folder), ``truth`` (a ``truth.json`` as
 ``simcrop phantom`` writes it: what each sentence of the Findings says, and its mask), ``mask:NAME``
 (a mask of the structure of that name) and any of the 18 findings as labels 0, 1 or blank. Paths
 start at the manifest's folder.
@@ -10,8 +11,8 @@ start at the manifest's folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.datasets.dataset import Dataset, Fault, plain_sentences
+from simcrop_core.datasets.masks import Masks
 from simcrop_core.datasets.table import labels_in, read_table
 from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
@@ -33,7 +35,7 @@ from simcrop_core.study import Kind, SentenceFacts, Study
 from simcrop_core.volume import CTVolume
 
 _NEEDED = ("study", "volume")
-_KNOWN = ("study", "volume", "report", "volume_name", "series", "truth")
+_KNOWN = ("study", "volume", "report", "patient", "volume_name", "series", "truth")
 _MASK = "mask:"
 
 
@@ -52,6 +54,7 @@ class ManifestSource:
     truth: str = ""
     masks: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, int], ...] = ()
+    patient: str = field(default="", repr=False)  # changes no file, so it is no part of the stamp
 
     def stamp(self) -> str:
         """The row, and size and time of its files."""
@@ -67,12 +70,13 @@ class ManifestSource:
         """The study as its files give it."""
         volume = read_volume(self.volume, series=self.series or None)
         report = _report(self.report, self.volume_name) if self.report else None
-        masks = {name: _mask(Path(path), volume) for name, path in self.masks}
+        masks = Masks(volume.shape)
+        for name, path in self.masks:
+            masks.add(name, _mask(Path(path), volume))
         structures, names = _structures(masks, volume)
         sentences, facts = plain_sentences(report), Facts.unknown()
         if self.truth:
-            sentences, facts, regions = read_truth(Path(self.truth), volume, report)
-            masks = {**masks, **regions}
+            sentences, facts = read_truth(Path(self.truth), volume, report, masks)
         if self.labels:
             facts = Facts.from_labels(dict(self.labels))
         return Study(self.id, volume, report, sentences, masks, facts, structures, names)
@@ -136,15 +140,16 @@ def read_manifest_dataset(path: Path) -> Dataset:
                 truth=absolute(row.get("truth", "")),
                 masks=tuple((n[len(_MASK) :].strip(), absolute(row[n])) for n in masks if row[n]),
                 labels=tuple(labels_in(row, findings, path).items()),
+                patient=row.get("patient", ""),
             )
         )
     return Dataset(path.stem, tuple(sources))
 
 
 def read_truth(
-    path: Path, volume: CTVolume, report: Report | None
-) -> tuple[tuple[SentenceFacts, ...], Facts, dict[str, NDArray[np.bool_]]]:
-    """Sentences, facts and masks from a ``truth.json``.
+    path: Path, volume: CTVolume, report: Report | None, masks: Masks
+) -> tuple[tuple[SentenceFacts, ...], Facts]:
+    """Sentences and facts from a ``truth.json``, whose masks are put to the others.
 
     Raises
     ------
@@ -153,7 +158,7 @@ def read_truth(
     """
     truth = _read_json(path)
     stated = plain_sentences(report)
-    regions: dict[str, NDArray[np.bool_]] = {}
+    read: set[str] = set()
     sentences: list[SentenceFacts] = []
     try:
         entries = list(truth["sentences"])
@@ -163,8 +168,9 @@ def read_truth(
         for entry, sentence in zip(entries, stated, strict=True):
             kind = entry["kind"] if entry["kind"] in get_args(Kind) else "unknown"
             mask = entry.get("mask_file")
-            if mask and mask not in regions:
-                regions[mask] = _mask(path.parent / mask, volume)
+            if mask and mask not in read:
+                masks.add(mask, _mask(path.parent / mask, volume))
+                read.add(mask)
             meaning = Meaning()
             if entry.get("finding") in FINDINGS:
                 side, level = entry.get("side"), entry.get("level")
@@ -179,7 +185,7 @@ def read_truth(
         if isinstance(e, SimCroPError):
             raise
         raise _bad_truth(path) from e
-    return tuple(sentences), facts, regions
+    return tuple(sentences), facts
 
 
 def file_stamp(path: Path) -> list[Any]:
@@ -230,7 +236,7 @@ def _mask(path: Path, volume: CTVolume) -> NDArray[np.bool_]:
 
 
 def _structures(
-    masks: dict[str, NDArray[np.bool_]], volume: CTVolume
+    masks: Mapping[str, NDArray[np.bool_]], volume: CTVolume
 ) -> tuple[NDArray[np.uint8] | None, tuple[str, ...]]:
     """One label map of the masks; where they overlap, the later one stands."""
     if not masks:
@@ -274,6 +280,6 @@ def _bad(path: Path, problem: str) -> SimCroPError:
         problem,
         path=path,
         code="bad-manifest",
-        remedy="Write a csv with the columns study, volume and report and, if needed, volume_name, "
-        "series, truth, mask:NAME and the names of findings.",
+        remedy="Write a csv with the columns study, volume and report and, if needed, patient, "
+        "volume_name, series, truth, mask:NAME and the names of findings.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,10 @@ from importlib.resources import files
 from simcrop_core.datasets.dataset import Dataset, Fault
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.study import Study
+
+_ID = re.compile(r"phantom-(\d{6,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,11 @@ class PhantomSource:
     @property
     def id(self) -> str:
         return f"phantom-{self.seed:06d}"
+
+    @property
+    def patient(self) -> str:
+        """None: no two phantoms are of one person."""
+        return ""
 
     def stamp(self) -> str:
         """The seed, and what makes phantoms of seeds."""
@@ -49,7 +58,7 @@ def phantom_dataset(first: int, stop: int) -> Dataset:
     Raises
     ------
     SimCroPError
-        ``no-studies``.
+        ``no-studies``, or ``evaluation-phantoms``: some are for training and some are not.
     """
     if not 0 <= first < stop:
         raise SimCroPError(
@@ -57,12 +66,25 @@ def phantom_dataset(first: int, stop: int) -> Dataset:
             code="no-studies",
             remedy="Give a range such as phantoms:0-2400, whose end is not included.",
         )
+    if first < VALIDATION_SEED < stop:
+        raise SimCroPError(
+            f"Phantoms from seed {VALIDATION_SEED} on are for evaluation, and those from {first} "
+            f"to {stop} lie on both sides",
+            code="evaluation-phantoms",
+            remedy=f"Give a range that ends at {VALIDATION_SEED} at the latest, or begins there.",
+        )
     return Dataset("phantoms", phantom_sources(range(first, stop)))
 
 
 def phantom_sources(seeds: Iterable[int]) -> tuple[PhantomSource, ...]:
     """The phantoms of these seeds."""
     return tuple(PhantomSource(seed) for seed in seeds)
+
+
+def is_for_evaluation(study: str) -> bool:
+    """Whether a study is a phantom that is never trained on, by its id."""
+    match = _ID.fullmatch(study)
+    return match is not None and int(match[1]) >= VALIDATION_SEED
 
 
 @cache

@@ -32,6 +32,7 @@ from simcrop_core.model.config import PresenceConfig
 from simcrop_core.model.presence import Presence
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.statements import FINDINGS, NO_FINDING, SIDES, Facts
+from simcrop_core.study import KINDS
 
 SOURCES = ("model", "prior", "chance")
 _LEFT, _RIGHT = SIDES.index("left"), SIDES.index("right")
@@ -177,11 +178,7 @@ class GroundingResult:
 
 
 _ROW_ORDER = (
-    *(
-        f"{kind}{words}"
-        for kind in ("organ", "finding", "negative", "unknown")
-        for words in ("", ", seen wording", ", unseen wording")
-    ),
+    *(f"{kind}{words}" for kind in KINDS for words in ("", ", seen wording", ", unseen wording")),
     *(f"finding {size}" for size in SIZE_CLASSES),
     *FINDINGS,
     *(f"Lung nodule {size}" for size in SIZE_CLASSES),

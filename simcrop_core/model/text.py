@@ -200,7 +200,8 @@ class TextEncoder(nn.Module):
                 remedy="Leave blank sentences out.",
             )
         if not sentences:
-            return EncodedSentences(torch.zeros(0, self.width))
+            device = next(self.network.parameters()).device
+            return EncodedSentences(torch.zeros(0, self.width, device=device))
         tokens = self.tokenize(sentences)
         lengths = tokens.attend_BT.sum(dim=1)
         order = lengths.argsort(stable=True)
@@ -210,7 +211,7 @@ class TextEncoder(nn.Module):
             longest = int(lengths[rows].max())
             attend_BT = tokens.attend_BT[rows, :longest]
             tokens_BTD = self(tokens.ids_BT[rows, :longest], attend_BT).float()
-            vectors_SD[rows] = self._pool(tokens_BTD, attend_BT)
+            vectors_SD[rows] = self.pool(tokens_BTD, attend_BT)
         return EncodedSentences(vectors_SD, tokens.truncated)
 
     def tokenize_report(self, sentences: Sequence[str]) -> tuple[TokenBatch, tuple[Note, ...]]:
@@ -252,7 +253,8 @@ class TextEncoder(nn.Module):
         tokens, notes = self.tokenize_report(sentences)
         return self(tokens.ids_BT, tokens.attend_BT)[0], notes
 
-    def _pool(self, tokens_BTD: Tensor, attend_BT: Tensor) -> Tensor:
+    def pool(self, tokens_BTD: Tensor, attend_BT: Tensor) -> Tensor:
+        """One vector a text, ``(B, D)``, of its tokens' vectors: the first one, or the mean."""
         if self.config.sentence_vector == "cls":
             return tokens_BTD[:, 0]
         weight_BT1 = attend_BT[..., None].to(tokens_BTD.dtype)

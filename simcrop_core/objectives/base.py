@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,7 @@ class Ranks:
         flow back to where they came from. All processes give the same shape."""
         if self.world_size == 1:
             return x_B
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(list(all_gather(x_B.contiguous())))
+        return _Gather.apply(x_B)
 
     def mean(self, total: Tensor, count: Tensor | float) -> Tensor:
         """``sum of totals / sum of counts`` over the processes, scaled so that the average over
@@ -51,6 +49,25 @@ class Ranks:
         if self.world_size > 1:
             torch.distributed.all_reduce(counted)
         return total * self.world_size / counted.clamp(min=1)
+
+
+class _Gather(torch.autograd.Function):
+    """The same tensor of every process, one after the other; gradients are summed over the
+    processes and each takes its own. Both ways by collectives that all backends have."""
+
+    @staticmethod
+    def forward(ctx: Any, x_B: Tensor) -> Tensor:
+        x_B = x_B.contiguous()
+        parts = [torch.empty_like(x_B) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x_B)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad_G: Tensor) -> Tensor:
+        summed_G = grad_G.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(summed_G)
+        count = torch.distributed.get_world_size()
+        return summed_G.chunk(count)[torch.distributed.get_rank()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,37 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import refuse_file, whole_file
-from simcrop_core.store.cluster import Submit, here, workers_for
+from simcrop_core.store.cluster import Submit, here, refuse_in_worker, workers_for
 from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
+from simcrop_core.store.index import SCHEMA, IndexRow, Part, index_checksum, study_path
 from simcrop_core.store.pack import pack_study
+from simcrop_core.store.place import agree_on_settings, check_ids, clear_partial, locked
 from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
-from simcrop_core.store.store import (
-    SCHEMA,
-    IndexRow,
-    Part,
-    index_checksum,
-    read_settings,
-    study_path,
-)
 from simcrop_core.study import StudySource
 
 if TYPE_CHECKING:
     from simcrop_core.device import Progress
 
 _INDEX_EVERY_S = 20.0
-_LONGEST_ID = 150
 _DAY_S = 86_400.0
 
 
@@ -93,7 +84,8 @@ def build_store(
     folder, settings, text
         Where to, how volumes are prepared, and which encoder reads the texts.
     workers
-        Processes on this machine; 1 works in this one.
+        Processes on this machine; 1 works in this one. More are for scripts that do their work
+        under ``if __name__ == "__main__":``.
     scheduler
         Address of a Dask scheduler whose workers see the same files; overrides ``workers``.
     verify
@@ -109,12 +101,13 @@ def build_store(
         The folder holds another store; ids cannot name files; all studies are unreadable; the
         scheduler does not answer.
     """
-    _check_ids(sources)
+    refuse_in_worker()
+    check_ids(sources)
     refuse_file(folder)
-    with _locked(folder):
-        _agree_on_settings(folder, name, settings)
+    with locked(folder):
+        agree_on_settings(folder, name, settings)
         build = _Build(sources, folder, settings, progress)
-        _clear_partial(folder, _DAY_S if scheduler else 0)
+        clear_partial(folder, _DAY_S if scheduler else 0)
         build.find_done(verify, retry)
         with workers_for(workers, scheduler) as submit:
             build.prepare(submit)
@@ -278,6 +271,7 @@ class _Build:
             "store": checksum((self.folder / "store.json").read_bytes()),
             "studies": [row.to_list() for row in rows],
             "keys": [self.keys[number] for number in order],
+            "patients": _patients([self.sources[number] for number in order]),
             "skipped": [self.skipped[number] for number in sorted(self.skipped)],
         }
         index["crc32"] = index_checksum(index)
@@ -293,13 +287,13 @@ class _Build:
             self.progress("preparing studies", done, total)
 
 
-def _clear_partial(folder: Path, age_s: float) -> None:
-    """Remove what killed processes left half-written; workers of a cluster may still be writing."""
-    for part in ("records", "volumes", "structures"):
-        for path in (folder / part).glob("*/.*"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime >= age_s:
-                    path.unlink()
+def _patients(sources: Sequence[StudySource]) -> list[int]:
+    """For each study the row of the first study of its patient: who it is stays unsaid."""
+    first: dict[str, int] = {}
+    return [
+        first.setdefault(source.patient, row) if source.patient else row
+        for row, source in enumerate(sources)
+    ]
 
 
 def _key(source: StudySource, settings: StoreSettings) -> str:
@@ -331,90 +325,6 @@ def _read_index(
         return listed, {entry["id"]: entry for entry in index["skipped"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}, {}
-
-
-def _check_ids(sources: Sequence[StudySource]) -> None:
-    seen: set[str] = set()
-    for source in sources:
-        name = source.id
-        named = name and all(c.isalnum() or c in "-_. " for c in name) and not name.startswith(".")
-        if not named or len(name) > _LONGEST_ID or name != name.strip():
-            raise SimCroPError(
-                f"The study {name!r} cannot name a file",
-                code="bad-id",
-                remedy="Use names of letters, digits, '-', '_' and '.'.",
-            )
-        if name.casefold() in seen:
-            raise SimCroPError(
-                f"The study {name!r} is given twice",
-                code="bad-id",
-                remedy="Give each study a name of its own.",
-            )
-        seen.add(name.casefold())
-    if not sources:
-        raise SimCroPError(
-            "The data set has no studies", code="no-studies", remedy="Check where it lies."
-        )
-
-
-def _agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> None:
-    """Write the settings of a new store, or refuse to mix two kinds."""
-    path = folder / "store.json"
-    if path.is_file():
-        own, own_name = read_settings(folder)
-        before, now = own.model_dump(mode="json"), settings.model_dump(mode="json")
-        before["spec"], now["spec"] = None, None
-        changed = [f for f in now if before[f] != now[f]]
-        for f, value in settings.spec.model_dump(mode="json").items():
-            if own.spec.model_dump(mode="json")[f] != value:
-                changed.append(f)
-        if changed or own_name != name:
-            what = f"other {' and '.join(changed)}" if changed else f"the data set {own_name!r}"
-            raise SimCroPError(
-                f"This store was prepared with {what}",
-                path=folder,
-                code="other-settings",
-                remedy="Name another folder, or prepare with the settings it was begun with.",
-            )
-        return
-    manifest = {"schema": SCHEMA, "name": name, "settings": settings.model_dump(mode="json")}
-    with whole_file(path) as hidden:
-        hidden.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second preparation out; the system frees the lock of a killed process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: files appear whole all the same, work is only done twice
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as e:
-        raise SimCroPError(
-            f"The folder cannot be written ({e.strerror})",
-            path=folder,
-            code="cannot-write",
-            remedy="Name a place where you may write.",
-        ) from e
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise SimCroPError(
-                "Another process is preparing this store",
-                path=folder,
-                code="locked",
-                remedy="Wait until it has ended, or stop it.",
-            ) from e
-        except OSError:
-            pass  # a network file system without locks
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _nothing(folder: Path, tally: BuildTally) -> SimCroPError:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from simcrop_core.statements import FINDINGS, LEVELS, SIDES
 from simcrop_core.store.cells import count_dtype
-from simcrop_core.store.record import KINDS
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.store.store import RawSample, Store
+from simcrop_core.study import KINDS
 
 
 class Lengths(NamedTuple):

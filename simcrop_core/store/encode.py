@@ -143,11 +143,7 @@ def encode_reports(
             length = rows[i].ids_BT.shape[1]
             ids[row, :length], attend[row, :length] = rows[i].ids_BT[0], True
         hidden = encoder(ids, attend).float()
-        if encoder.config.sentence_vector == "cls":
-            pooled = hidden[:, 0]
-        else:
-            weight = attend[..., None].float()
-            pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        pooled = encoder.pool(hidden, attend)
         for row, i in enumerate(some):
             tokens = rows[i].ids_BT[0].cpu().numpy().astype(np.int32)
             special = rows[i].special_BT[0].cpu().numpy()

@@ -16,9 +16,9 @@ from simcrop_core.prepare import input_grid
 from simcrop_core.resample import resample_linear
 from simcrop_core.store.cells import count_dtype, occupancy
 from simcrop_core.store.codec import checksum, pack
-from simcrop_core.store.record import KINDS, Record, Stored
+from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
-from simcrop_core.study import SentenceFacts, Study
+from simcrop_core.study import KINDS, SentenceFacts, Study
 from simcrop_core.volume import CTVolume, Note
 
 _MASKS_AT_ONCE = 8
@@ -115,19 +115,22 @@ def _on(grid: Grid, labels_XYZ: NDArray[Any], labels_grid: Grid) -> NDArray[Any]
 def _occupancies(
     regions: Mapping[str, NDArray[np.bool_]], scan: Grid, grid: Grid, settings: StoreSettings
 ) -> NDArray[Any]:
-    cell, masks = settings.cell_shape, list(regions.values())
-    counts = np.zeros((len(masks), *settings.cells), count_dtype(cell))
-    same = scan.matches(grid)
-    for start in range(0, len(masks), _MASKS_AT_ONCE):
-        some = masks[start : start + _MASKS_AT_ONCE]
-        if not same:  # one pass of resampling carries eight masks as bits
-            bits = np.zeros(scan.shape, np.uint8)
-            for bit, mask in enumerate(some):
-                bits |= mask.astype(np.uint8) << bit
-            bits = _on(grid, bits, scan)
-            some = [(bits & (1 << bit)) != 0 for bit in range(len(some))]
-        for row, mask in enumerate(some, start):
-            counts[row] = occupancy(mask, cell)
+    # One mask at a time: the mapping may unfold each when it is asked for.
+    cell, names = settings.cell_shape, tuple(regions)
+    counts = np.zeros((len(names), *settings.cells), count_dtype(cell))
+    if scan.matches(grid):
+        for row, name in enumerate(names):
+            counts[row] = occupancy(regions[name], cell)
+        return counts
+    for start in range(0, len(names), _MASKS_AT_ONCE):
+        # One pass of resampling carries eight masks as bits.
+        some = names[start : start + _MASKS_AT_ONCE]
+        bits = np.zeros(scan.shape, np.uint8)
+        for bit, name in enumerate(some):
+            bits |= regions[name].view(np.uint8) << bit
+        bits = _on(grid, bits, scan)
+        for bit in range(len(some)):
+            counts[start + bit] = occupancy((bits & (1 << bit)) != 0, cell)
     return counts
 
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from simcrop_core.store.codec import pack, unpack
-from simcrop_core.study import Kind
+from simcrop_core.study import KINDS as KINDS  # the stored numbers' meaning
 
-KINDS: tuple[Kind, ...] = ("organ", "finding", "negative", "unknown")
 _ARRAYS = ("kinds_S", "meanings_S4", "region_S", "alternate_of_C", "alternate_meanings_C4")
 
 
@@ -51,8 +50,9 @@ class Record:
     wordings
         Which wording each sentence is, where its maker says so; else empty.
     kinds_S, meanings_S4, region_S
-        int8 index into ``KINDS``; int16 :class:`~simcrop_core.statements.Meaning`; int32 index
-        into the regions, -1 where a sentence has none.
+        int8 index into :data:`~simcrop_core.study.KINDS`; int16
+        :class:`~simcrop_core.statements.Meaning`; int32 index into the regions, -1 where a
+        sentence has none.
     alternates, alternate_of_C, alternate_meanings_C4
         Counterfactual sentences, which sentence each belongs to, and what each states.
     report

@@ -3,8 +3,8 @@
 A store is a folder:
 
 - ``store.json``: the settings, and the name of the data set;
-- ``index.json``: every study in order, with the size and checksum of each of its files, and the
-  studies that were left out, with the reason;
+- ``index.json``: every study in order, with the size and checksum of each of its files and which
+  studies are of one patient, and the studies that were left out, with the reason;
 - ``records/<xx>/<id>.safetensors``: sentences, regions, facts (:class:`Record`);
 - ``volumes/<xx>/<id>.blosc2``, ``structures/<xx>/<id>.blosc2``: voxels, one Blosc2 chunk each;
 - ``text/<name>/``: vectors and tokens of all texts by one frozen text encoder.
@@ -18,71 +18,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import Grid
 from simcrop_core.store.codec import checksum, unpack
+from simcrop_core.store.index import (
+    IndexRow,
+    Part,
+    damaged,
+    read_bytes,
+    read_index,
+    read_settings,
+    study_path,
+)
 from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.store.text import TextTable, open_text, text_names, text_number
-
-SCHEMA = 1
-Part = Literal["records", "volumes", "structures"]
-_SUFFIX: dict[Part, str] = {
-    "records": ".safetensors",
-    "volumes": ".blosc2",
-    "structures": ".blosc2",
-}
-_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """Where a study's files are and what they must be."""
-
-    id: str
-    record: Stored
-    volume: Stored
-    structures: Stored | None
-    sentences: int
-    alternates: int
-
-    @classmethod
-    def of(cls, record: Record, stored: Stored) -> IndexRow:
-        return cls(
-            record.id,
-            stored,
-            record.volume,
-            record.structures,
-            len(record.sentences),
-            len(record.alternates),
-        )
-
-    @classmethod
-    def from_list(cls, row: list[Any]) -> IndexRow:
-        name, record, volume, structures, sentences, alternates = row
-        return cls(
-            str(name),
-            Stored(*record),
-            Stored(*volume),
-            Stored.read(structures),
-            int(sentences),
-            int(alternates),
-        )
-
-    def to_list(self) -> list[Any]:
-        structures = None if self.structures is None else self.structures.to_list()
-        stored = self.record.to_list(), self.volume.to_list(), structures
-        return [self.id, *stored, self.sentences, self.alternates]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +78,22 @@ class RawSample:
     report_D: NDArray[np.float32]
 
 
+class Split(NamedTuple):
+    """Which studies of a store are for what, by their rows; no patient is on both sides.
+
+    Attributes
+    ----------
+    trained, held_out
+        What is trained on and what is not.
+    left_out
+        How many studies are for neither: their patients are among the held-out studies.
+    """
+
+    trained: tuple[int, ...]
+    held_out: tuple[int, ...]
+    left_out: int
+
+
 class Store:
     """Prepared studies, read-only; make one with :func:`open_store`.
 
@@ -135,6 +109,9 @@ class Store:
         ``{"id", "code", "problem"}`` of studies that were left out.
     text
         Vectors and tokens; None in a store that was not finished.
+    patients
+        For each study the number of the first study of its patient; None in a store whose index
+        does not say (it was written before indices did).
     """
 
     def __init__(
@@ -145,9 +122,11 @@ class Store:
         rows: tuple[IndexRow, ...],
         skipped: tuple[dict[str, str], ...],
         text: TextTable | None,
+        patients: tuple[int, ...] | None = None,
     ) -> None:
         self.folder, self.name, self.settings = folder, name, settings
         self.rows, self.skipped, self.text = rows, skipped, text
+        self.patients = patients
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,6 +139,33 @@ class Store:
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
 
+    def split(self, held_out: int) -> Split:
+        """The last studies are held out, and with them all others of their patients.
+
+        Raises
+        ------
+        SimCroPError
+            ``no-patients``: the index does not say which studies are of one patient.
+        """
+        first = len(self) - held_out
+        if not held_out:
+            return Split(tuple(range(len(self))), (), 0)
+        patients = self.patients
+        if patients is None:
+            if self.name != "phantoms":  # no two of those are of one person
+                raise SimCroPError(
+                    "The store does not say which studies are of one patient, so none can be "
+                    "held out",
+                    path=self.folder,
+                    code="no-patients",
+                    remedy="Run the same simcrop-train prepare again: it adds this and prepares "
+                    "nothing that is done.",
+                )
+            patients = tuple(range(len(self)))
+        apart = set(patients[first:])
+        trained = tuple(row for row in range(first) if patients[row] not in apart)
+        return Split(trained, tuple(range(first, len(self))), first - len(trained))
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of all that is in it: the same fingerprint gives the same batches."""
@@ -167,6 +173,8 @@ class Store:
         for row in self.rows:
             digest.update(json.dumps(row.to_list()).encode())
         digest.update((self.text.digest if self.text is not None else "").encode())
+        if self.patients is not None and len(set(self.patients)) < len(self):
+            digest.update(json.dumps(self.patients).encode())  # the split follows them
         return digest.hexdigest()
 
     @property
@@ -197,7 +205,7 @@ class Store:
         try:
             return Record.from_bytes(data)
         except (ValueError, KeyError, TypeError) as e:
-            raise _damaged(self.path("records", row.id)) from e
+            raise damaged(self.path("records", row.id)) from e
 
     def volume(self, index: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """The voxels of a study, into ``out`` (C order) if it is given.
@@ -268,9 +276,9 @@ class Store:
 
     def _read(self, part: Part, name: str, stored: Stored) -> bytes:
         path = self.path(part, name)
-        data = _read_bytes(path)
+        data = read_bytes(path)
         if len(data) != stored.bytes or checksum(data) != stored.crc32:
-            raise _damaged(path)
+            raise damaged(path)
         return data
 
     def _unpack(self, part: Part, name: str, stored: Stored, out: NDArray[Any]) -> None:
@@ -279,7 +287,7 @@ class Store:
         except (ValueError, RuntimeError) as e:
             if isinstance(e, SimCroPError):
                 raise
-            raise _damaged(self.path(part, name)) from e
+            raise damaged(self.path(part, name)) from e
 
 
 def open_store(
@@ -306,16 +314,7 @@ def open_store(
     """
     folder = Path(folder)
     settings, name = read_settings(folder)
-    index = _read_json(folder / "index.json")
-    try:
-        rows = tuple(IndexRow.from_list(row) for row in index["studies"])
-        skipped = tuple(dict(row) for row in index["skipped"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise _damaged_index(folder / "index.json") from e
-    if index.get("crc32") != index_checksum(index):
-        raise _damaged_index(folder / "index.json")
-    if index.get("store") != checksum(_read_bytes(folder / "store.json")):
-        raise _damaged_index(folder / "store.json")
+    rows, skipped, patients = read_index(folder)
     found = text_names(folder)
     if text_encoder is None and len(found) > 1:
         raise SimCroPError(
@@ -327,98 +326,4 @@ def open_store(
     text = None
     if text_encoder is not None or found:
         text = open_text(folder, text_encoder, sentence_vector)
-    return Store(folder, name, settings, rows, skipped, text)
-
-
-def read_settings(folder: Path) -> tuple[StoreSettings, str]:
-    """A store's settings and the name of its data set.
-
-    Raises
-    ------
-    SimCroPError
-        ``not-a-store`` or ``damaged-store``.
-    """
-    path = folder / "store.json"
-    if not path.is_file():
-        raise SimCroPError(
-            "This is not a store of prepared studies",
-            path=folder,
-            code="not-a-store",
-            remedy="Make one with simcrop-train prepare, or name another folder.",
-        )
-    data = _read_json(path)
-    if data.get("schema") != SCHEMA:
-        raise SimCroPError(
-            "The store was made by another version of SimCroP",
-            path=folder,
-            code="other-version",
-            remedy="Use that version, or prepare the store again in another folder.",
-        )
-    try:
-        return StoreSettings.model_validate(data["settings"]), str(data["name"])
-    except (KeyError, ValidationError) as e:
-        raise _damaged_index(path) from e
-
-
-def study_path(folder: Path, part: Part, name: str) -> Path:
-    """Where a study's file lies in a store."""
-    spread = hashlib.sha256(name.encode()).hexdigest()[:2]
-    return folder / part / spread / f"{name}{_SUFFIX[part]}"
-
-
-def index_checksum(index: dict[str, Any]) -> int:
-    """Checksum of all else that an index says."""
-    rest = {name: value for name, value in index.items() if name != "crc32"}
-    return checksum(json.dumps(rest, sort_keys=True).encode())
-
-
-def _read_bytes(path: Path) -> bytes:
-    """A whole file; a network file system that stumbles is asked again."""
-    for attempt in range(_TRIES):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as e:
-            raise SimCroPError(
-                "A file of the store is missing",
-                path=path,
-                code="missing-record",
-                remedy="Run simcrop-train prepare again; it makes what is missing.",
-            ) from e
-        except OSError as e:
-            if attempt == _TRIES - 1:
-                raise SimCroPError(
-                    f"A file of the store cannot be read ({e.strerror})",
-                    path=path,
-                    code="missing-record",
-                    remedy="Check the disk, then run simcrop-train prepare again.",
-                ) from e
-            time.sleep(0.2 * (attempt + 1))
-    raise AssertionError("unreachable")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise _damaged_index(path) from e
-    if not isinstance(data, dict):
-        raise _damaged_index(path)
-    return data
-
-
-def _damaged(path: Path) -> SimCroPError:
-    return SimCroPError(
-        "A file of the store is damaged: its checksum is not the one it was written with",
-        path=path,
-        code="damaged-record",
-        remedy="Delete it and run simcrop-train prepare again; it makes what is missing.",
-    )
-
-
-def _damaged_index(path: Path) -> SimCroPError:
-    return SimCroPError(
-        "The store's list of studies or settings is absent or damaged",
-        path=path,
-        code="damaged-store",
-        remedy="Run the same simcrop-train prepare again; it writes them anew.",
-    )
+    return Store(folder, name, settings, rows, skipped, text, patients)

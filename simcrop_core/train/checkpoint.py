@@ -175,6 +175,20 @@ def read_checkpoint(folder: Path, *, text_encoder: str | None = None) -> tuple[C
     return checkpoint, model
 
 
+def run_of(folder: Path) -> Any:
+    """The configuration, as plain data, of the run that a checkpoint is of.
+
+    Raises
+    ------
+    SimCroPError
+        ``damaged-checkpoint``.
+    """
+    try:
+        return json.loads((folder / TRAINING_NAME).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise _damaged(folder, f"its {TRAINING_NAME} cannot be read") from e
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """Compare every file of a checkpoint with the manifest, which is returned.
 
@@ -221,15 +235,36 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Keep the newest checkpoints and the one of the least validation loss; remove the others."""
-    found = checkpoints(folder)
-    losses = {path: read_manifest(path).get("validation_loss") for path in found}
-    validated = {path: float(loss) for path, loss in losses.items() if loss is not None}
+def prune(folder: Path, keep: int) -> list[tuple[Path, str]]:
+    """Keep the newest checkpoints and the one of the least validation loss; remove the others.
+
+    Returns
+    -------
+    list of path and sentence
+        Checkpoints that are left where they are and not counted, since their manifest cannot be
+        read or the system does not let them go, and why.
+    """
+    left: list[tuple[Path, str]] = []
+    losses: dict[Path, float | None] = {}
+    for path in checkpoints(folder):
+        try:
+            loss = read_manifest(path)["validation_loss"]
+            losses[path] = None if loss is None else float(loss)
+        except SimCroPError as e:
+            left.append((path, e.problem))
+        except (KeyError, TypeError, ValueError):
+            left.append((path, f"The checkpoint's {MANIFEST_NAME} has no validation loss."))
+    validated = {path: loss for path, loss in losses.items() if loss is not None}
+    found = list(losses)
     kept = {*found[-keep:], *sorted(validated, key=lambda path: validated[path])[:1]}
     for path in found:
-        if path not in kept:
+        if path in kept:
+            continue
+        try:
             _remove(path)
+        except OSError as e:
+            left.append((path, f"The checkpoint cannot be removed ({e.strerror})."))
+    return left
 
 
 def remove_leftovers(folder: Path) -> None:

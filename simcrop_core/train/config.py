@@ -128,8 +128,8 @@ class DataConfig(_Config):
     held_out: int = Field(
         default=32,
         ge=0,
-        description="Studies at the end of the store that are never trained on and on which the "
-        "run is validated.",
+        description="Studies at the end of the store on which the run is validated; neither they "
+        "nor other studies of their patients are trained on.",
     )
     augmentation: AugmentationConfig = Field(
         default=AugmentationConfig(), description="How training samples are varied."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simcrop_core.datasets.phantoms import is_for_evaluation
 from simcrop_core.device import Progress, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.store import (
     AugmentationConfig,
     Loader,
@@ -26,11 +29,14 @@ from simcrop_core.store import (
     to_batch,
 )
 from simcrop_core.store.encode import TextSettings
+from simcrop_core.store.store import Split
 from simcrop_core.study_batch import StudyBatch
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.stopping import until_stopped
 
 PHANTOMS_NAME = "phantoms"
 QUARANTINE_NAME = "quarantine.jsonl"
+_FEW_PHANTOMS = 16
 
 
 @dataclass(eq=False)
@@ -118,14 +124,25 @@ def with_wrong_reports(batch: StudyBatch) -> StudyBatch:
 
 
 def make_phantom_store(
-    config: RunConfig, model: ModelConfig, folder: Path, tell: Progress = silent
+    config: RunConfig,
+    model: ModelConfig,
+    folder: Path,
+    tell: Progress = silent,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Make the phantoms of a run and prepare them; what is there already is left as it is.
+
+    ``stop`` is asked after each phantom.
 
     Returns
     -------
     Path
         The store: in ``data.phantom_folder``, or in the run's own ``folder``.
+
+    Raises
+    ------
+    StopAskedError
+        What was made is kept; the same call goes on with the rest.
     """
     from simcrop_core.datasets import phantom_sources
 
@@ -142,8 +159,9 @@ def make_phantom_store(
             source=config.model.text_encoder or model.text.source,
             sentence_vector=model.text.sentence_vector,
         ),
-        workers=max(1, data.workers),
-        progress=tell,
+        # A few are made before processes for them would have started.
+        workers=max(1, data.workers) if data.phantoms > _FEW_PHANTOMS else 1,
+        progress=until_stopped(tell, stop),
     )
     return place
 
@@ -161,18 +179,19 @@ def open_data(
     Raises
     ------
     SimCroPError
-        The store is damaged or does not fit the model; too few studies.
+        The store is damaged or does not fit the model; too few studies; phantoms that are for
+        evaluation.
     """
     store = open_store(store_folder, model.text.fingerprint, model.text.sentence_vector)
     store.settings.check_model(model.input_spec, model.vision.cells)
     assert store.text is not None or not len(store)
     held = config.data.held_out
-    if len(store) <= held:
-        raise SimCroPError(
-            f"The store has {len(store)} studies, and {held} are to be held out",
-            code="too-few-studies",
-            remedy="Lower data.held_out, or prepare more studies.",
-            path=store_folder,
+    split = _split(store, held)
+    if split.left_out and ranks.rank == 0:
+        print(
+            f"{split.left_out} studies are neither trained on nor validated on: their patients "
+            "are among the held-out studies.",
+            file=sys.stderr,
         )
     pieces = config.run.batch_size // config.run.accumulation
     common: dict[str, Any] = {
@@ -184,15 +203,14 @@ def open_data(
         "max_tokens": min(part.max_tokens for part in (model.text, model.text_decoder) if part),
         "quarantine": run_folder / QUARANTINE_NAME,
     }
-    first = len(store) - held
-    loader = Loader(store, batch_size=pieces // ranks.world_size, indices=range(first), **common)
+    loader = Loader(store, batch_size=pieces // ranks.world_size, indices=split.trained, **common)
     held_out = None
     if held:
         size = _even_size(held, pieces, ranks.world_size, store_folder)
         held_out = Loader(
             store,
             batch_size=size // ranks.world_size,
-            indices=range(first, len(store)),
+            indices=split.held_out,
             epochs=1,
             shuffle=False,
             **common,
@@ -206,6 +224,34 @@ def open_data(
         model.vision.cells,
         config.data.shuffle_reports,
     )
+
+
+def _split(store: Store, held: int) -> Split:
+    """What is trained on and what is held out; something must be left to train on."""
+    if any(is_for_evaluation(name) for name in store.ids):
+        raise SimCroPError(
+            f"The store holds phantoms from seed {VALIDATION_SEED} on, which are for evaluation "
+            "and never trained on",
+            code="evaluation-phantoms",
+            remedy=f"Prepare phantoms below seed {VALIDATION_SEED} in another folder.",
+            path=store.folder,
+        )
+    if len(store) <= held:
+        raise SimCroPError(
+            f"The store has {len(store)} studies, and {held} are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare more studies.",
+            path=store.folder,
+        )
+    split = store.split(held)
+    if not split.trained:
+        raise SimCroPError(
+            f"All studies are of the patients of the last {held}, which are to be held out",
+            code="too-few-studies",
+            remedy="Lower data.held_out, or prepare studies of more patients.",
+            path=store.folder,
+        )
+    return split
 
 
 def _even_size(held: int, most: int, processes: int, store: Path) -> int:

@@ -13,11 +13,13 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 EVENTS_NAME = "events.jsonl"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 Event = dict[str, Any]
 
 
@@ -82,18 +84,32 @@ class EventLog:
         line = json.dumps(_finite(event), ensure_ascii=True, allow_nan=False)
         self._waiting += line.encode() + b"\n"
         try:
-            while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
+            self._put()
         except OSError as e:
             if not disk_is_full(e):
                 raise
 
     def sync(self) -> None:
-        """Wait until all is on the disk itself."""
+        """Wait until all is on the disk itself.
+
+        Raises
+        ------
+        OSError
+            It cannot be, such as on a full disk.
+        """
+        self._put()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        """Let go of the file; lines for which there is no room are lost."""
+        with suppress(OSError):
+            self._put()
+        with suppress(OSError):
+            self._file.close()
+
+    def _put(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
 
     def __enter__(self) -> EventLog:
         return self
@@ -133,7 +149,10 @@ def cut_back(path: Path, step: int) -> None:
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that there is no room left."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        # safetensors writes by itself and gives the system's error as a text.
+        if any(f"(os error {number})" in str(error) for number in _FULL):
             return True
         error = error.__cause__
     return False

@@ -19,9 +19,11 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.outputs import whole_file
 from simcrop_core.study_batch import StudyBatch
-from simcrop_core.train.checkpoint import read_checkpoint
+from simcrop_core.train.checkpoint import read_checkpoint, run_of
 from simcrop_core.train.config import RunSettings
+from simcrop_core.train.events import disk_is_full
 from simcrop_core.train.settings import run_config_from
 
 if TYPE_CHECKING:
@@ -34,32 +36,48 @@ FAILURES_NAME = "failures"
 
 
 def save_batches(folder: Path, rank: int, batches: Sequence[StudyBatch]) -> None:
-    """Keep what a process saw in a step, beside the checkpoint of the state before it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Keep what a process saw in a step, beside the checkpoint of the state before it.
+
+    Raises
+    ------
+    SimCroPError, SafetensorError
+        It cannot be written.
+    """
     for part, batch in enumerate(batches):
         tensors = {
             field.name: value.detach().cpu().contiguous()
             for field in fields(batch)
             if isinstance(value := getattr(batch, field.name), Tensor)
         }
-        save_file(tensors, folder / f"batch-rank-{rank}-part-{part}.safetensors")
+        with whole_file(folder / f"batch-rank-{rank}-part-{part}.safetensors") as hidden:
+            save_file(tensors, hidden)
 
 
-def non_finite(step: int, terms: dict[str, float], folder: Path) -> SimCroPError:
-    """The refusal of a step whose loss or gradient is not finite."""
+def non_finite(
+    step: int, terms: dict[str, float], folder: Path, lost: str | None = None
+) -> SimCroPError:
+    """The refusal of a step whose loss or gradient is not finite; ``lost`` says why its batch and
+    states could not be kept."""
     bad = [name for name, value in terms.items() if not math.isfinite(value)]
     what = f"the terms {', '.join(bad)}" if bad else "the gradient"
+    remedy = "resume with a lower optim.lr or with optim.clip_norm."
+    if lost is None:
+        kept = "its batch and all states are kept"
+        remedy = f"Replay it with simcrop_core.train.replay_failure, or {remedy}"
+    else:
+        kept = f"its batch and states could not be kept ({lost.rstrip('.')})"
+        remedy = f"Check the disk, and {remedy}"
     return SimCroPError(
-        f"Step {step} gave no finite loss ({what}), so it was not taken; its batch and all "
-        "states are kept",
+        f"Step {step} gave no finite loss ({what}), so it was not taken; {kept}",
         code="loss-not-finite",
-        remedy="Replay it with simcrop_core.train.replay_failure, or resume with a lower optim.lr "
-        "or with optim.clip_norm.",
+        remedy=remedy,
         path=folder,
     )
 
 
-def replay_failure(folder: Path, *, device: str = "cpu") -> Iterator[dict[str, float]]:
+def replay_failure(
+    folder: Path, *, device: str = "cpu", text_encoder: str | None = None
+) -> Iterator[dict[str, float]]:
     """The losses of a step that failed, once more: one dictionary for each kept batch.
 
     Each process's part is looked at by itself, so that losses that compare studies across
@@ -71,10 +89,13 @@ def replay_failure(folder: Path, *, device: str = "cpu") -> Iterator[dict[str, f
         In the run's ``failures``.
     device
         Where to compute.
+    text_encoder
+        Where the text encoder is now; None where the run had it.
     """
     state = next(folder.glob("step-*"))
-    checkpoint, model = read_checkpoint(state)
-    config = run_config_from(checkpoint.config, path=str(state))
+    config = run_config_from(run_of(state), path=str(state))
+    encoder = text_encoder or config.model.text_encoder
+    checkpoint, model = read_checkpoint(state, text_encoder=encoder)
     model.train().to(device)
     objective = make_objective(config.objective, model)
     objective.load_state_dict(dict(checkpoint.objective))
@@ -83,6 +104,20 @@ def replay_failure(folder: Path, *, device: str = "cpu") -> Iterator[dict[str, f
         with torch.no_grad(), autocast(model.device, config.run.precision):
             losses = objective(model, batch, Ranks())
         yield {"loss": float(losses.total), **{k: float(v) for k, v in losses.terms.items()}}
+
+
+# -- the disk -----------------------------------------------------------------------------------
+
+
+def disk_refusal(error: OSError, place: Path) -> SimCroPError:
+    """What the system says of a disk that cannot be written or read, in one sentence."""
+    code = "disk-full" if disk_is_full(error) else "disk-failed"
+    return SimCroPError(
+        f"The system refused to read or write ({error.strerror or type(error).__name__})",
+        code=code,
+        remedy="Check the disk, its room and that you may write there, and go on with --resume.",
+        path=str(error.filename) if error.filename else place,
+    )
 
 
 # -- memory -------------------------------------------------------------------------------------
@@ -147,4 +182,5 @@ def describe_failure(folder: Path, config: RunConfig, losses: dict[str, float]) 
     """Write beside a failed step what it gave."""
     facts = {name: str(value) for name, value in losses.items()}
     text = json.dumps({"run": config.name, "losses": facts}, indent=1) + "\n"
-    (folder / "losses.json").write_text(text, encoding="utf-8")
+    with whole_file(folder / "losses.json") as hidden:
+        hidden.write_text(text, encoding="utf-8")

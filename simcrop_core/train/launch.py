@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,20 +18,34 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.store.cluster import refuse_in_worker
 from simcrop_core.train.build import build_model, is_large
-from simcrop_core.train.checkpoint import read_checkpoint, restore_optimiser, restore_random
+from simcrop_core.train.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    restore_optimiser,
+    restore_random,
+    step_of,
+)
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.curves import Curves
 from simcrop_core.train.data import make_phantom_store, open_data
 from simcrop_core.train.devices import SUPERVISED, accelerator_of, make_fabric
-from simcrop_core.train.events import EVENTS_NAME, EventLog, error_event, read_events
-from simcrop_core.train.failures import memory_told
+from simcrop_core.train.events import (
+    EVENTS_NAME,
+    EventLog,
+    end_event,
+    error_event,
+    read_events,
+)
+from simcrop_core.train.failures import disk_refusal, memory_told
 from simcrop_core.train.heap import keep_freed_memory
 from simcrop_core.train.loop import Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
 from simcrop_core.train.run import CONFIG_NAME, Run
 from simcrop_core.train.schedule import Schedule
+from simcrop_core.train.stopping import StopAskedError
 from simcrop_core.train.validation import Validation
 
 T = TypeVar("T")
@@ -68,7 +83,7 @@ def train(
     resume
         Go on from the newest checkpoint; a run that is not there yet is begun.
     stop
-        Asked after every step.
+        Asked after every step, every batch of a validation and every phantom that is made.
     tell
         Told what is done, how far, and of how many.
 
@@ -78,6 +93,7 @@ def train(
         Settings, data or devices do not fit, the folder is taken, a loss is not finite, memory
         ran out, a process was lost. What ends a run that had begun is in its events too.
     """
+    refuse_in_worker()
     place = Path(folder).expanduser().absolute()
     if accelerator_of(config.run) == "cpu":
         keep_freed_memory()
@@ -86,18 +102,24 @@ def train(
     fabric.launch()
     run = _open_run(fabric, place, config, resume)
     training: Training | None = None
+    step = 0
     try:
-        checkpoint = _on_first(fabric, lambda: run.latest() if run is not None else None)
+        checkpoint = _on_first(fabric, place, lambda: run.latest() if run is not None else None)
+        step = 0 if checkpoint is None else step_of(checkpoint)
         with memory_told(config.run, model.input_spec):
-            training = _assemble(fabric, place, config, run, model, checkpoint, tell)
-            training.stop, training.tell = stop, tell
+            training = _assemble(fabric, place, config, run, model, checkpoint, tell, stop)
             if run is not None:
                 run.rewind(training.step)
                 training.curves = Curves(place, training.step)
             reason = training()
         return Outcome(training.step, reason)
+    except StopAskedError:  # before the first step that was to be taken
+        if run is not None:
+            run.rewind(step)
+            run.log.write(end_event(step, "stopped"))
+        return Outcome(step, "stopped")
     except BaseException as e:
-        refusal = _refusal(e, fabric.world_size)
+        refusal = _refusal(e, fabric.world_size, place)
         _tell_error(refusal, place, run, training.step if training is not None else 0)
         if refusal is e:
             raise
@@ -117,25 +139,29 @@ def _open_run(fabric: Fabric, place: Path, config: RunConfig, resume: bool) -> R
         goes_on = resume and (place / CONFIG_NAME).exists()
         opened.append(Run.resume(place, config) if goes_on else Run.create(place, config))
 
-    _on_first(fabric, open_it)
+    _on_first(fabric, place, open_it)
     return opened[0] if opened else None
 
 
-def _on_first(fabric: Fabric, do: Callable[[], T]) -> T:
-    """Do something on the first process; all get what it gave, or end if it refused."""
+def _on_first(fabric: Fabric, place: Path, do: Callable[[], T]) -> T:
+    """Do something on the first process; all get what it gave, or end if it could not."""
     result: T | None = None
-    refusal: SimCroPError | None = None
+    error: Exception | None = None
     if fabric.is_global_zero:
         try:
             result = do()
-        except SimCroPError as e:
-            refusal = e
-    shared: Any = fabric.broadcast((result, refusal))
-    result, refusal = shared
-    if refusal is not None:
-        if fabric.is_global_zero:
-            raise refusal
-        raise SystemExit(2)  # the first process tells why
+        except OSError as e:
+            error = disk_refusal(e, place)
+            error.__cause__ = e
+        except Exception as e:  # whatever it is, the others must not wait for what never comes
+            error = e
+    stopped = isinstance(error, StopAskedError)
+    shared: Any = fabric.broadcast((result, error is not None, stopped))
+    result, failed, stopped = shared
+    if error is not None:
+        raise error
+    if failed:
+        raise StopAskedError if stopped else SystemExit(2)  # the first process tells why
     return result
 
 
@@ -147,6 +173,7 @@ def _assemble(
     model: SimCroP,
     checkpoint: Path | None,
     tell: Progress,
+    stop: Callable[[], bool],
 ) -> Training:
     """Everything that takes part, in the state of the checkpoint if there is one."""
     ranks = Ranks(fabric.global_rank, fabric.world_size)
@@ -155,22 +182,20 @@ def _assemble(
     if checkpoint is not None:
         state, model = read_checkpoint(checkpoint, text_encoder=config.model.text_encoder)
         model.train()
+
+    def make_phantoms() -> Path:
+        asked = lambda: stop() or (run is not None and run.stop_requested())  # noqa: E731
+        return make_phantom_store(config, model.config, place, tell, asked)
+
     if config.data.store is None:
-        store = _on_first(fabric, lambda: make_phantom_store(config, model.config, place, tell))
+        store = _on_first(fabric, place, make_phantoms)
     else:
         store = Path(config.data.store).expanduser()
     data = open_data(config, model.config, store, place, ranks)
     # A model that goes on from a folder keeps the mean it was trained with.
     if state is None and model.config.text_centred and config.model.folder is None:
         model.set_text_mean(data.sentence_mean())
-    objective = make_objective(config.objective, model, seed=config.run.seed)
-    if state is not None:
-        objective.load_state_dict(dict(state.objective))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(objective.trains(name))
-    module = TrainingModule(model, objective, ranks).train().to(fabric.device)
-    if config.run.compile:
-        compile_blocks(module)
+    module = _module(config, model, ranks, state).to(fabric.device)
     wrapped = fabric.setup_module(module)
     optimiser = make_optimiser(module, config.optim)
     steps_per_epoch = len(data.loader) / config.run.accumulation
@@ -185,6 +210,8 @@ def _assemble(
         validation=Validation(config.run.validate_every, config.run.previews),
         folder=place,
         run=run,
+        stop=stop,
+        tell=tell,
         ranks=ranks,
     )
     if state is not None:
@@ -195,11 +222,28 @@ def _assemble(
     return training
 
 
+def _module(
+    config: RunConfig, model: SimCroP, ranks: Ranks, state: Checkpoint | None
+) -> TrainingModule:
+    """Model and objective, with gradients for what the objective trains."""
+    objective = make_objective(config.objective, model, seed=config.run.seed)
+    if state is not None:
+        objective.load_state_dict(dict(state.objective))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(objective.trains(name))
+    module = TrainingModule(model, objective, ranks).train()
+    if config.run.compile:
+        compile_blocks(module)
+    return module
+
+
 # -- what went wrong ----------------------------------------------------------------------------
 
 
-def _refusal(error: BaseException, processes: int) -> BaseException:
+def _refusal(error: BaseException, processes: int, place: Path) -> BaseException:
     """The error as a refusal, where it is one that a person can act on."""
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return disk_refusal(error, place)
     if isinstance(error, RuntimeError) and not isinstance(error, SimCroPError) and processes > 1:
         words = str(error).lower()
         if isinstance(error, torch.distributed.DistError) or any(w in words for w in _LOST):
@@ -225,11 +269,12 @@ def _tell_error(error: BaseException, place: Path, run: Run | None, step: int) -
         code = "defect"
         message = f"A defect in SimCroP ({type(error).__name__}: {' '.join(str(error).split())})."
     event = error_event(step, code, message)
-    if run is not None:
-        run.log.write(event)
-        return
-    with EventLog(place / EVENTS_NAME) as log:
-        log.write(event)
+    with suppress(OSError):  # of a disk that fails the command itself still tells
+        if run is not None:
+            run.log.write(event)
+            return
+        with EventLog(place / EVENTS_NAME) as log:
+            log.write(event)
 
 
 def tell_lost_process(folder: str | os.PathLike[str], error: SimCroPError) -> None:
@@ -239,5 +284,5 @@ def tell_lost_process(folder: str | os.PathLike[str], error: SimCroPError) -> No
     if not path.exists():
         return
     step = max((int(e["step"]) for e in read_events(path) if e["event"] == "step"), default=0)
-    with EventLog(path) as log:
+    with suppress(OSError), EventLog(path) as log:
         log.write(error_event(step, error.code, f"{error.problem} {error.remedy}"))

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class RunLock:
         if self._descriptor is None:
             return
         self._released.set()
-        os.truncate(self._descriptor, 0)
+        with suppress(OSError):
+            os.truncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -43,7 +44,8 @@ from simcrop_core.train.failures import (
 from simcrop_core.train.module import TrainingModule, average_scalars, fields_of_batch, is_sharded
 from simcrop_core.train.run import Run
 from simcrop_core.train.schedule import Schedule
-from simcrop_core.train.validation import Validation
+from simcrop_core.train.stopping import StopAskedError
+from simcrop_core.train.validation import Validated, Validation
 
 #: How often a run that waits for room on the disk looks again.
 PAUSE_S = 10.0
@@ -108,8 +110,12 @@ class Training:
             The loss is not finite, memory ran out, or data or disk failed.
         """
         batches = iter(self.data.loader)
-        stop = False
         saved = self.step if self.step else None
+        owing = self._owes_validation()
+        validated, stop = self._validate() if owing else (None, False)
+        owing = stop
+        if validated:
+            self._save(validated.loss)
         while self.step < self.schedule.steps and not stop:
             started = time.perf_counter()
             taken = self._take_step(batches)
@@ -118,19 +124,43 @@ class Training:
             seconds = time.perf_counter() - started
             self._tell_step(taken, self.config.run.batch_size / seconds)
             last = self.step == self.schedule.steps
-            validated = None
-            if self.validation.due(self.step, last):
-                validated = self.validation(self)
+            validated, owing = None, self.validation.due(self.step, last)
+            if owing and not stop:
+                validated, stop = self._validate()
+                owing = stop
             if last or stop or validated or self.step % self.config.run.checkpoint_every == 0:
                 self._save(validated.loss if validated else None)
                 saved = self.step
         if saved != self.step:
             self._save(None)
-        reason = "stopped" if self.step < self.schedule.steps else "finished"
+        reason = "stopped" if owing or self.step < self.schedule.steps else "finished"
         if self.run is not None:
             self.run.log.write(end_event(self.step, reason))
             self.run.log.sync()
         return reason
+
+    def _validate(self) -> tuple[Validated | None, bool]:
+        """What validation gave, and whether it was broken off by a wish to stop."""
+        try:
+            return self.validation(self), False
+        except StopAskedError:
+            return None, True
+
+    def _owes_validation(self) -> bool:
+        """Whether the step from which the run goes on was to be validated and was not, since
+        somebody asked to stop."""
+        last = self.step == self.schedule.steps
+        if not self.step or self.data.held_out is None or not self.validation.due(self.step, last):
+            return False
+        done = self.run is not None and any(
+            event["event"] == "validation" and event["step"] == self.step
+            for event in self.run.events()
+        )
+        return self.somebody(self.run is not None and not done)
+
+    def wants_to_stop(self) -> bool:
+        """Whether somebody asks this process, or the run's folder, to stop."""
+        return self.stop() or (self.run is not None and self.run.stop_requested())
 
     @property
     def sharded(self) -> bool:
@@ -175,7 +205,7 @@ class Training:
 
     def _agree(self, names: Sequence[str], figures: Tensor, norm: Tensor) -> Step | None:
         """What all processes saw together; None where one of them has no finite loss."""
-        wants = self.stop() or (self.run is not None and self.run.stop_requested())
+        wants = self.wants_to_stop()
         bad = ~(figures[0].isfinite() & norm.isfinite())
         shared = torch.stack([bad.float(), bad.new_tensor(wants).float(), norm.float()])
         if self.ranks.world_size > 1:
@@ -195,20 +225,33 @@ class Training:
         torch.distributed.all_reduce(figures)
         return figures / self.ranks.world_size
 
+    def somebody(self, says: bool) -> bool:
+        """Whether one of the processes says so; all must ask."""
+        device = self.fabric.device
+        return bool(self.ranks_mean(torch.tensor(float(says), device=device)) > 0)
+
     def _keep_failure(
         self, parts: Sequence[StudyBatch], names: Sequence[str], figures: Tensor
     ) -> SimCroPError:
         """Save the state before the step and what every process saw; nothing was changed yet."""
         folder = failure_folder(self.folder, self.step)
-        save_batches(folder, self.ranks.rank, parts)
         checkpoint = self.checkpoint(None)
         losses = dict(zip(["loss", *names], figures.tolist(), strict=True))
-        if self.run is not None:
-            write_checkpoint(checkpoint, folder)
-            describe_failure(folder, self.config, losses)
-        self.fabric.barrier()
+        lost: list[str | None] = [None]
+        try:
+            save_batches(folder, self.ranks.rank, parts)
+            if self.run is not None:
+                write_checkpoint(checkpoint, folder)
+                describe_failure(folder, self.config, losses)
+        except SimCroPError as e:
+            lost = [e.problem]
+        except (OSError, SafetensorError) as e:
+            lost = [str(e)]
+        if self.ranks.world_size > 1:  # none may wait for one that could not write
+            lost = lost * self.ranks.world_size
+            torch.distributed.all_gather_object(lost, lost[0])
         losses.pop("loss")
-        return non_finite(self.step + 1, losses, folder)
+        return non_finite(self.step + 1, losses, folder, next(filter(None, lost), None))
 
     def _tell_step(self, taken: Step, samples_per_s: float) -> None:
         if self.run is None:
@@ -260,19 +303,27 @@ class Training:
                     self.run.save(checkpoint)
                 except SimCroPError as e:
                     full, error = disk_is_full(e), e
-            full, error, wants = self.fabric.broadcast((full, error, self.stop()))
+            full, error = self.fabric.broadcast((full, error))
             if error is None:
                 return
             if not full:
                 raise error
-            if wants or (self.run is not None and self.run.stop_requested()):
+            wants = self.somebody(self.wants_to_stop())
+            if wants:
                 raise _gave_up(self.folder, self.step)
             if not told and self.run is not None:
                 message = _waiting(self.folder, self.step)
                 self.run.log.write(error_event(self.step, "disk-full", message))
                 self.tell(message, self.step, self.schedule.steps)
             told = True
-            time.sleep(PAUSE_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait a while on the first process, less if it is asked to stop; the others wait for
+        what it tells them next."""
+        until = time.monotonic() + PAUSE_S
+        while self.run is not None and time.monotonic() < until and not self.wants_to_stop():
+            time.sleep(min(1.0, PAUSE_S))
 
 
 def _waiting(folder: Path, step: int) -> str:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from simcrop_core.model.fusion import BertLayer
 from simcrop_core.model.vision import Block
 from simcrop_core.objectives.base import Objective, Ranks
+from simcrop_core.objectives.m3ae import CoAttentionLayer
 from simcrop_core.study_batch import StudyBatch
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def fields_of_batch(batch: StudyBatch) -> dict[str, Any]:
 
 
 def transformer_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The transformer blocks of all encoders and decoders that are trained."""
+    """The transformer blocks of model and objective: encoders, decoders, co-attention."""
     for part in module.modules():
-        if isinstance(part, Block | BertLayer):
+        if isinstance(part, Block | BertLayer | CoAttentionLayer):
             yield part
 
 

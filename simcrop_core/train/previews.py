@@ -22,10 +22,11 @@ from torch import Tensor
 
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.outputs import whole_file
+from simcrop_core.study import KINDS
 from simcrop_core.study_batch import StudyBatch
 
 _SENTENCES = 3
-_FINDING, _ORGAN = 1, 0
+_FINDING, _ORGAN = KINDS.index("finding"), KINDS.index("organ")
 _SHOWN = 0.7  # only what is among the best this share between the mean and the maximum is coloured
 
 

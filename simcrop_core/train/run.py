@@ -18,6 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Run:
         self.config = config
         self.log = EventLog(folder / EVENTS_NAME)
         self._lock = lock
+        self._left: set[Path] = set()  # old checkpoints that are not removed, told of once
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: RunConfig) -> Run:
@@ -171,15 +173,29 @@ class Run:
         ----------
         checkpoint
             A :class:`simcrop_core.train.checkpoint.Checkpoint`.
+
+        Raises
+        ------
+        SimCroPError
+            ``save-failed``, ``disk-full`` or ``disk-failed``: earlier checkpoints are as they
+            were.
         """
         from simcrop_core.train.checkpoint import prune, write_checkpoint
+        from simcrop_core.train.failures import disk_refusal
 
-        self.log.sync()  # no checkpoint may be newer than the events before it
         place = self.folder / CHECKPOINTS_NAME
-        path = write_checkpoint(checkpoint, place)
-        self.log.write(checkpoint_event(checkpoint.step, f"{CHECKPOINTS_NAME}/{path.name}"))
-        self.log.sync()
-        prune(place, self.config.run.keep)
+        try:
+            self.log.sync()  # no checkpoint may be newer than the events before it
+            path = write_checkpoint(checkpoint, place)
+            self.log.write(checkpoint_event(checkpoint.step, f"{CHECKPOINTS_NAME}/{path.name}"))
+            self.log.sync()
+            left = prune(place, self.config.run.keep)
+        except OSError as e:
+            raise disk_refusal(e, self.folder) from e
+        for old, why in left:
+            if old not in self._left:
+                print(f"{why} {old} is left as it is.", file=sys.stderr)
+        self._left |= {old for old, _ in left}
         return path
 
     def latest(self) -> Path | None:
@@ -209,7 +225,8 @@ class Run:
 
     def close(self) -> None:
         """Let go of the folder."""
-        (self.folder / STOP_NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / STOP_NAME).unlink(missing_ok=True)
         self.log.close()
         self._lock.release()
 

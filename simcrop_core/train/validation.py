@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,18 +12,27 @@ import torch
 from torch import Tensor
 
 from simcrop_core.device import autocast
+from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.pointing import point, point_at_random
 from simcrop_core.model.simcrop import SimCroP, without_weights
+from simcrop_core.study import KINDS, Kind
 from simcrop_core.train.checkpoint import checkpoint_name, whole_state
 from simcrop_core.train.events import validation_event
 from simcrop_core.train.module import TrainingModule, fields_of_batch
 from simcrop_core.train.previews import draw_preview, save_preview
+from simcrop_core.train.stopping import StopAskedError
 
 if TYPE_CHECKING:
     from simcrop_core.study_batch import StudyBatch
     from simcrop_core.train.loop import Training
 
 PREVIEWS_NAME = "previews"
+_MANY: dict[Kind, str] = {
+    "organ": "organs",
+    "finding": "findings",
+    "negative": "negatives",
+    "unknown": "others",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,13 @@ class Validation:
 
     def __call__(self, training: Training) -> Validated | None:
         """Validate, tell of it and draw; None where nothing is held out. All processes take
-        part."""
+        part.
+
+        Raises
+        ------
+        StopAskedError
+            On all of them, within a batch of somebody's wish; nothing was told of.
+        """
         data = training.data
         if data.held_out is None:
             return None
@@ -64,38 +80,55 @@ class Validation:
                 with torch.no_grad():
                     total, terms = training.wrapped(fields_of_batch(batch))
                 names = ["loss", *terms]
-                figures = torch.stack([total, *terms.values()]).float()
-                figures = training.ranks_mean(figures)
-                for name, value in zip(names, figures.tolist(), strict=True):
+                wants = total.new_tensor(float(training.wants_to_stop()))
+                figures = torch.stack([total, *terms.values(), wants]).float()
+                *means, wanted = training.ranks_mean(figures).tolist()
+                if wanted:
+                    raise StopAskedError
+                for name, value in zip(names, means, strict=True):
                     sums[name] += value
                 count += 1
             metrics = self._look(training)
         finally:
             training.wrapped.train()
-        means = {name: value / count for name, value in sums.items()}
-        loss = means.pop("loss")
+        found = {name: value / count for name, value in sums.items()}
+        loss = found.pop("loss")
         if training.run is not None:
-            event = validation_event(training.step, loss, means, metrics)
+            event = validation_event(training.step, loss, found, metrics)
             training.run.log.write(event)
             if training.curves is not None:
-                training.curves.validation(training.step, {"loss": loss, **means, **metrics})
-        return Validated(loss, means, metrics)
+                training.curves.validation(training.step, {"loss": loss, **found, **metrics})
+        return Validated(loss, found, metrics)
 
     def _look(self, training: Training) -> dict[str, float]:
         """Pointing on all held-out studies, and pictures of the first few; by the first process."""
         model = whole_model(training)
-        if training.run is None or model is None or not joins_text(training.module):
+        if not joins_text(training.module):
             return {}
+        figures: dict[str, float] | None = {}
+        if training.run is not None and model is not None:
+            figures = self._point(training, model)
+        if training.somebody(figures is None):
+            raise StopAskedError
+        return figures or {}
+
+    def _point(self, training: Training, model: SimCroP) -> dict[str, float] | None:
+        """Figures of pointing; None where somebody asked to stop on the way."""
         pointing = PointingTally()
         folder = training.folder / PREVIEWS_NAME / checkpoint_name(training.step)
         for number, raw in enumerate(training.data.one_by_one()):
+            if training.wants_to_stop():
+                return None
             batch = training.data.held_out_batch(raw, training.fabric.device)
             similarity_SN = _similarity(model, batch, training)
             pointing.add(similarity_SN, batch)
             if number < self.previews:
                 texts = training.data.texts(int(batch.index_B[0]))
                 picture = draw_preview(batch, similarity_SN, texts, model.input_spec)
-                save_preview(picture, folder / f"{raw.ids[0]}.png")
+                try:
+                    save_preview(picture, folder / f"{raw.ids[0]}.png")
+                except SimCroPError as e:  # a full disk is told of when a checkpoint is due
+                    print(e, file=sys.stderr)
                 if training.curves is not None:
                     training.curves.picture(training.step, f"preview/{raw.ids[0]}", picture)
         return pointing.figures()
@@ -115,7 +148,7 @@ class PointingTally:
         for row in range(len(similarity_SN)):
             if not bool(batch.region_mask_BS[0, row]):
                 continue
-            kind = ("organs", "findings", "negatives", "others")[int(batch.kind_BS[0, row])]
+            kind = _MANY[KINDS[int(batch.kind_BS[0, row])]]
             coverage_N = batch.region_BSN[0, row].cpu().numpy()
             hit = point(similarity_SN[row].float().numpy(), coverage_N, inside_N).hit
             self._hits[f"pointing_{kind}"].append(hit)

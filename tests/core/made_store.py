@@ -43,6 +43,7 @@ class MadeSource:
     seed: int
     fault: str = ""
     version: str = "1"
+    patient: str = ""
 
     @property
     def id(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from simcrop_core.datasets import (
     read_mask_list,
 )
 from simcrop_core.datasets.ct_rate import volume_paths
+from simcrop_core.datasets.masks import Masks
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import axis_aligned_affine
 from simcrop_core.statements import FINDINGS, Meaning
 from simcrop_core.store import Loader, StoreSettings, build_store, open_store, to_batch
+from simcrop_core.store.pack import pack_study
 
 FINDINGS_TEXT = "Heart size is normal. There is a nodule in the right lung."
 
@@ -419,3 +422,51 @@ def test_bad_lists_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"labels": {}, "training": [3]}')
     with pytest.raises(SimCroPError, match="not a list of images"):
         read_mask_list(tmp_path / "c.json")
+
+
+# -- masks --------------------------------------------------------------------------------------
+
+
+def test_masks_come_back_as_they_were() -> None:
+    rng = np.random.default_rng(0)
+    one = np.zeros((5, 3, 9), bool)
+    one[4, 0, 7] = True
+    for mask in (one, ~one, one & ~one, rng.random((7, 6, 5)) < 0.2, rng.random((1, 1, 1)) < 2):
+        for made in (mask, np.asfortranarray(mask)):
+            masks = Masks(mask.shape)
+            masks.add("a", ~made)
+            masks.add("a", made)
+            np.testing.assert_array_equal(masks["a"], mask)
+            masks["a"][...] = True  # what was given out is nobody else's
+            np.testing.assert_array_equal(masks["a"], mask)
+            assert list(masks) == ["a"]
+    with pytest.raises(ValueError, match="none of a scan"):
+        masks.add("b", one)
+    with pytest.raises(KeyError):
+        masks["c"]
+
+
+def test_memory_does_not_grow_with_the_number_of_masks(tmp_path: Path) -> None:
+    """A study of many masks, read and packed in little more memory than one of a few."""
+    voxels = int(np.prod(SHAPE))
+    save_nifti(tmp_path / "ct.nii.gz")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        x, y, z = rng.integers(2, 20, 3)
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[x : x + 18, y : y + 14, z : z + 16] = 1
+        save_nifti(tmp_path / f"m{number}.nii.gz", mask)
+    peaks = []
+    for count in (2, 24):
+        row = {"study": "a", "volume": "ct.nii.gz"}
+        row |= {f"mask:part {n}": f"m{n}.nii.gz" for n in range(count)}
+        source = read_manifest_dataset(write_csv(tmp_path / "m.csv", [row])).sources[0]
+        settings = StoreSettings(spec=SPEC, margin_voxels=(4, 4, 2))
+        pack_study(source.load(), settings)  # imports and caches
+        tracemalloc.start()
+        packed = pack_study(source.load(), settings)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(packed.record.regions) == count
+        assert (packed.record.regions_RXYZ.sum(axis=(1, 2, 3)) > 0).all()
+    assert peaks[1] - peaks[0] < 4 * voxels

@@ -533,5 +533,12 @@ def test_the_command_measures_phantoms(tmp_path: Path, capsys: pytest.CaptureFix
         for source in ("model", "chance"):
             expected = figures["pointing"][source]["value"]
             assert found["pointing"][row]["pointing"][source]["value"] == pytest.approx(expected)
+    assert found["notes"] == []
+    one = ["--phantoms", "1", "--prior-phantoms", "0"]
+    assert main([*common, *one, "--seed", "5"]) == 0
+    assert "may have been trained on them" in capsys.readouterr().out
+    assert main([*common, *one, "--seed", "899999", "--json", str(file)]) == 0
+    (note,) = json.loads(file.read_text())["notes"]
+    assert note["code"] == "may-be-trained-on"
     assert main([*common, "--seed", "1", "--phantoms", "1"]) == 2
     assert "would evaluate on" in capsys.readouterr().err

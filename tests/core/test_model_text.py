@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ def test_vectors_do_not_depend_on_company_or_order(minilm: TextEncoder) -> None:
 
 def test_no_sentences_give_no_vectors(minilm: TextEncoder) -> None:
     assert minilm.encode_sentences([]).sentences_SD.shape == (0, 384)
+    # Where the encoder is, so that it meets what was computed there.
+    elsewhere = deepcopy(minilm).to("meta")
+    assert elsewhere.encode_sentences([]).sentences_SD.device.type == "meta"
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n\t"])

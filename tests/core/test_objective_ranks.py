@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def figures(name: str, batch, ranks: Ranks) -> dict[str, torch.Tensor]:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message=".*(?i:deprecated).*", module="simcrop_core")
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     ranks = Ranks.current()
     assert ranks == Ranks(rank, 2)

@@ -182,6 +182,40 @@ def test_two_preparations_of_one_store_are_kept_apart(tmp_path: Path) -> None:
     assert refused == ["locked"]
 
 
+_UNGUARDED = """
+import sys
+from pathlib import Path
+from made_store import MINILM, SETTINGS, MadeSource
+from simcrop_core.store import build_store
+print("imported", flush=True)
+made = [MadeSource(0), MadeSource(1)]
+tally = build_store("made", made, Path(sys.argv[1]), SETTINGS, MINILM, workers=int(sys.argv[2]))
+print("prepared", tally.prepared)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_script_without_a_guard_is_told_so_in_one_sentence(tmp_path: Path, workers: int) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(_UNGUARDED)
+    paths = os.pathsep.join(path for path in (str(Path(__file__).parent), *sys.path) if path)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "store"), str(workers)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if workers == 1:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["imported", "prepared 2"]
+        return
+    assert done.returncode == 1  # the script does not catch the refusal
+    assert done.stderr.count("SimCroPError") == 1
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert "Another process" not in done.stderr
+
+
 # -- the command --------------------------------------------------------------------------------
 
 _COMMAND = """

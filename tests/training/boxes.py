@@ -28,10 +28,15 @@ class BoxSource:
     """A made study: a box of soft tissue in air, on the left or on the right."""
 
     number: int
+    of: str = ""
 
     @property
     def id(self) -> str:
         return f"box-{self.number:03d}"
+
+    @property
+    def patient(self) -> str:
+        return self.of
 
     def stamp(self) -> str:
         return "1"

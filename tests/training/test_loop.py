@@ -19,6 +19,7 @@ from torch import nn
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model import load_model
+from simcrop_core.objectives import M3aeConfig, make_objective
 from simcrop_core.objectives.base import Ranks
 from simcrop_core.objectives.mae import MaeObjective
 from simcrop_core.train import checkpoint as checkpoint_module
@@ -269,6 +270,8 @@ def test_each_transformer_block_is_compiled_by_itself(
     compile_blocks(tiny_model)
     assert compiled == list(transformer_blocks(tiny_model))
     assert len(compiled) == 2 + 1 + 1  # encoder, image decoder, text decoder
+    co_attention = make_objective(M3aeConfig(depth=3, image_layer=1), tiny_model)
+    assert len(list(transformer_blocks(co_attention))) == 2 * 3
 
 
 def test_validation_is_due_every_so_often_and_at_the_end() -> None:

@@ -5,8 +5,10 @@ Processes are forked from this one, which has loaded everything; they speak by g
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -36,11 +38,28 @@ from simcrop_core.train.devices import SUPERVISED, make_fabric
 from simcrop_core.train.events import read_events
 from simcrop_core.train.launch import tell_lost_process, train
 from simcrop_core.train.loop import gradient_norm
-from simcrop_core.train.module import TrainingModule, average_scalars, fields_of_batch, is_sharded
+from simcrop_core.train.module import (
+    TrainingModule,
+    average_scalars,
+    compile_blocks,
+    fields_of_batch,
+    is_sharded,
+)
+from simcrop_core.train.run import Run
 from simcrop_core.train.supervisor import supervise
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-KINDS = ("mae", "mrm", "m3ae", "simcrop", "ct_clip", "m3d_clip", "grounded")
+KINDS = ("mae", "mrm", "m3ae", "simcrop", "ct_clip", "m3d_clip", "grounded", "grounded_cells")
+#: Of the model, where it is not that of the other objectives.
+MODELS: dict[str, dict[str, Any]] = {
+    "grounded": {"projection_width": 16, "presence": {"of": "statement"}},
+    "grounded_cells": {
+        "projection_width": 16,
+        "presence": {"of": "statement"},
+        "text_centred": True,
+        "vision": {"stem": "conv", "stem_width": 8, "cells": (2, 2, 2), "cell_width": 16},
+    },
+}
 
 
 def in_ranks(count: int, do: Callable[[int], None]) -> list[int]:
@@ -74,35 +93,42 @@ def in_ranks(count: int, do: Callable[[int], None]) -> list[int]:
 
 
 def settings(store: Path, kind: str, **run: Any) -> RunConfig:
-    model: dict[str, Any] = {}
-    objective: dict[str, Any] = {"kind": kind}
-    if kind == "grounded":
-        model = {"projection_width": 16, "presence": {"of": "statement"}}
+    objective: dict[str, Any] = {"kind": kind.removesuffix("_cells")}
     if kind == "m3ae":
         objective |= {"depth": 1, "image_layer": 1}
-    return tiny_config(store, objective=objective, model=model, run=run)
+    return tiny_config(store, objective=objective, model=MODELS.get(kind, {}), run=run)
 
 
 # -- gradients ----------------------------------------------------------------------------------
 
 
 def write_gradients(
-    store: Path, folder: Path, built: dict[str, SimCroP], world_size: int, strategy: str
+    store: Path,
+    folder: Path,
+    built: dict[str, SimCroP],
+    world_size: int,
+    strategy: str,
+    kinds: tuple[str, ...] = KINDS,
+    compiled: bool = False,
 ) -> None:
     """Loss, gradients and their length of the first batch by every objective, from rank 0."""
     run = {"devices": world_size, "strategy": strategy}
     fabric = make_fabric(settings(store, "mae", **run).run, large=False)
     fabric.launch()
     ranks = Ranks(fabric.global_rank, fabric.world_size)
-    for kind in KINDS:
+    for kind in kinds:
         config = settings(store, kind, **run)
         model = new_model(built[kind].config, 0)
         model.use_text_encoder(built["mae"].text)
+        data = open_data(config, model.config, store, folder, ranks)
+        if model.config.text_centred:
+            model.set_text_mean(data.sentence_mean())
         objective = make_objective(config.objective, model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(objective.trains(name))
         module = TrainingModule(model, objective, ranks).train()
-        data = open_data(config, model.config, store, folder, ranks)
+        if compiled:
+            compile_blocks(module)
         wrapped = fabric.setup_module(module)
         assert is_sharded(module) == (strategy == "fsdp")
         batch = data.batch(next(iter(data.loader)), fabric.device)
@@ -116,14 +142,15 @@ def write_gradients(
             torch.distributed.all_reduce(mean)
         found |= {"loss": mean / world_size, "length": norm}
         if ranks.rank == 0:
-            save_file(found, folder / f"{strategy}-{world_size}-{kind}.safetensors")
+            name = f"{strategy}-compiled" if compiled else strategy
+            save_file(found, folder / f"{name}-{world_size}-{kind}.safetensors")
 
 
 @pytest.fixture(scope="module")
 def gradients(store: Path, tiny_model: SimCroP, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gradients")
     built = dict.fromkeys(KINDS, tiny_model)
-    built["grounded"] = build_model(settings(store, "grounded").model, 0)
+    built |= {kind: build_model(settings(store, kind).model, 0) for kind in MODELS}
     assert in_ranks(1, lambda _: write_gradients(store, folder, built, 1, "auto")) == [0]
     for strategy in ("ddp", "fsdp"):
         codes = in_ranks(2, lambda _, s=strategy: write_gradients(store, folder, built, 2, s))
@@ -136,6 +163,11 @@ def gradients(store: Path, tiny_model: SimCroP, tmp_path_factory: pytest.TempPat
 def test_two_processes_give_the_gradients_of_one_with_the_doubled_batch(
     gradients: Path, kind: str, strategy: str
 ) -> None:
+    compare(gradients, kind, strategy)
+
+
+def compare(gradients: Path, kind: str, strategy: str) -> None:
+    """Loss and gradients of two processes with those of one."""
     one = load_file(gradients / f"auto-1-{kind}.safetensors")
     two = load_file(gradients / f"{strategy}-2-{kind}.safetensors")
     assert one.keys() == two.keys()
@@ -146,6 +178,22 @@ def test_two_processes_give_the_gradients_of_one_with_the_doubled_batch(
         torch.testing.assert_close(
             two[name], gradient, rtol=2e-4, atol=1e-5 * longest, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler"
+)
+def test_blocks_that_are_compiled_and_shared_out_give_the_same_gradients(
+    gradients: Path, store: Path, tiny_model: SimCroP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+    def work(_: int) -> None:
+        built = {"mae": tiny_model}
+        write_gradients(store, gradients, built, 2, "fsdp", ("mae",), compiled=True)
+
+    assert in_ranks(2, work) == [0, 0]
+    compare(gradients, "mae", "fsdp-compiled")
 
 
 # -- whole runs ---------------------------------------------------------------------------------
@@ -234,6 +282,65 @@ def test_when_one_process_dies_the_other_ends_and_the_run_goes_on_later(
 
     assert in_ranks(2, dies) == [1, -signal.SIGKILL]
     assert in_ranks(2, lambda _: train(run, config, resume=True) and None) == [0, 0]
+    assert in_ranks(2, lambda _: train(tmp_path / "whole", config) and None) == [0, 0]
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", ["latest", "keep"])
+def test_what_fails_on_the_first_process_alone_leaves_no_other_waiting(
+    store: Path, tmp_path: Path, where: str
+) -> None:
+    """A disk that fails where the first process reads, or where a failed step is to be kept."""
+    from simcrop_core.objectives.mae import MaeObjective
+    from simcrop_core.train import loop
+
+    config = settings(store, "mae", steps=6, devices=2)
+    codes: dict[str, tuple[Any, Any]] = {
+        "latest": ("disk-failed", 2),
+        "keep": ("loss-not-finite", "loss-not-finite"),
+    }
+
+    def work(rank: int) -> None:
+        def fail(*given: Any) -> Any:
+            raise OSError(errno.EIO, "Input/output error")
+
+        whole_forward = MaeObjective.forward
+
+        def forward(self: Any, *given: Any) -> Any:
+            found = whole_forward(self, *given)
+            return type(found)(found.total * float("nan"), found.terms)
+
+        if where == "latest":
+            Run.latest = fail  # type: ignore[method-assign]
+        else:
+            MaeObjective.forward = forward  # type: ignore[method-assign]
+            if rank == 0:
+                loop.write_checkpoint = fail
+        with pytest.raises((SimCroPError, SystemExit)) as ended:
+            train(tmp_path / "run", config)
+        assert ended.value.code == codes[where][rank]
+        assert where == "latest" or "could not be kept" in str(ended.value)
+
+    started = time.monotonic()
+    assert in_ranks(2, work) == [0, 0]
+    assert time.monotonic() - started < 120  # and not until the collective gives up
+
+
+def test_two_processes_break_off_a_validation_together(store: Path, tmp_path: Path) -> None:
+    config = settings(store, "mae", steps=4, validate_every=3, devices=2, keep=9)
+    run = tmp_path / "run"
+
+    def work(rank: int) -> None:
+        # Only one of them is asked, and only once the step before the validation was taken.
+        train(run, config, stop=lambda: rank == 1 and len(losses(run)) >= 3)
+
+    assert in_ranks(2, work) == [0, 0]
+    kinds = [event["event"] for event in read_events(run / "events.jsonl")]
+    assert "validation" not in kinds
+    assert kinds[-1] == "end"
+    assert in_ranks(2, lambda _: train(run, config, resume=True) and None) == [0, 0]
+    found = [e["step"] for e in read_events(run / "events.jsonl") if e["event"] == "validation"]
+    assert found == [3, 4]
     assert in_ranks(2, lambda _: train(tmp_path / "whole", config) and None) == [0, 0]
     assert losses(run) == losses(tmp_path / "whole")
 

@@ -15,7 +15,7 @@ from simcrop_core.cli.terminal import progress_bar
 from simcrop_core.datasets import open_dataset, preflight
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.store import StoreSettings, build_store
+from simcrop_core.store import BuildTally, StoreSettings, build_store
 from simcrop_core.store.encode import TextSettings
 
 _TOLD = 20
@@ -127,6 +127,13 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             code="no-split",
             remedy="Add --split train, --split valid or --list.",
         )
+    if arguments.source.startswith("phantoms:") and arguments.placement != "center":
+        raise SimCroPError(
+            "Phantoms are rendered where the model's input lies, so --placement "
+            f"{arguments.placement} would change nothing",
+            code="option",
+            remedy="Leave --placement out.",
+        )
     dataset = open_dataset(arguments.source, cases=arguments.list, split=arguments.split)
     with progress_bar(arguments) as progress:
         if arguments.preflight:
@@ -153,9 +160,15 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     if arguments.preflight:
         print(json.dumps(found.to_dict(), indent=1) if as_json else found.table().rstrip())
         return int(bool(found.faults))
+    _tell(tally, folder, as_json)
+    return 0
+
+
+def _tell(tally: BuildTally, folder: Path, as_json: bool) -> None:
+    """What was done, and what was left out and why."""
     if as_json:
         print(json.dumps({"store": str(folder), **tally.to_dict()}))
-        return 0
+        return
     print(
         f"{tally.prepared} prepared, {tally.done_before} done before, {tally.skipped} left out, "
         f"{tally.encoded} texts encoded: {folder}"
@@ -164,7 +177,6 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         print(f"  left out {name}: {problem}")
     if len(tally.problems) > _TOLD:
         print(f"  and {len(tally.problems) - _TOLD} more, in {folder / 'index.json'}")
-    return 0
 
 
 def settings_from(arguments: argparse.Namespace) -> StoreSettings:

@@ -31,7 +31,6 @@ from simcrop_core.objectives.grounded_losses import (
     volume_contrast_sums,
 )
 from simcrop_core.objectives.grounded_statements import (
-    KINDS,
     Scored,
     Statements,
     hidden_sentences,
@@ -49,6 +48,7 @@ from simcrop_core.objectives.requirements import (
     require_parts,
 )
 from simcrop_core.statements import UNKNOWN
+from simcrop_core.study import KINDS
 from simcrop_core.study_batch import StudyBatch
 
 MIN_TEMPERATURE = 0.01

@@ -14,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.study import KINDS
 from simcrop_core.study_batch import StudyBatch
 
-#: As numbered in ``StudyBatch.kind_BS``.
-KINDS = ("organ", "finding", "negative", "unknown")
 _FINDING = KINDS.index("finding")
 
 

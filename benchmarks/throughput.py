@@ -40,7 +40,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from simcrop_core.model.config import CXR_BERT
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
 from simcrop_core.store import Loader, RawBatch, build_store, open_store, to_batch
@@ -261,7 +260,7 @@ def run_recipe(name: str, arguments: argparse.Namespace, folder: Path) -> dict[s
         "batch": config.run.batch_size,
         "text_encoder": "stand-in of CXR-BERT's size"
         if text_encoder and arguments.text_encoder is None
-        else config.model.text_encoder or CXR_BERT,
+        else build_model(config.model, 0).config.text.source,
         "peak_tflops": peak / 1e12,
         "ways": ways,
     }

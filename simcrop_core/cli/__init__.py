@@ -11,6 +11,7 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 from simcrop_core.cli.parser import make_parser
@@ -65,6 +66,7 @@ def run_command(
         _say(f"{name}: {SimCroPError(problem, code=e.code, remedy=remedy, path=e.path)}")
         return REFUSED
     except KeyboardInterrupt:
+        _leave_in_peace()
         if arguments.debug:
             raise
         _say(f"{name}: Stopped. Nothing was left half-written.")
@@ -107,6 +109,13 @@ def _say(line: str) -> None:
     # A progress bar may stand on the line.
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{clear}{line}", file=sys.stderr)
+
+
+def _leave_in_peace() -> None:
+    """Signals come in pairs: none may break off the word about the first."""
+    with suppress(ValueError):  # not in the main thread: the caller owns the signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_on_terminate() -> None:

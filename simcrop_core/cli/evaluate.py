@@ -26,6 +26,19 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             code="seen-phantoms",
             remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
         )
+    if first < VALIDATION_SEED < first + count:
+        raise SimCroPError(
+            f"Phantoms {first} to {first + count - 1} are partly of those that models train on.",
+            code="seen-phantoms",
+            remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
+        )
+    if isinstance(arguments.json, str) and not Path(arguments.json).absolute().parent.is_dir():
+        raise SimCroPError(
+            "The folder of the --json file is not there",
+            path=arguments.json,
+            code="cannot-write",
+            remedy="Make it, or name another file.",
+        )
     with progress_bar(arguments) as progress:
         model = load(arguments)
         _ = model.text  # refused before anything is rendered

@@ -56,7 +56,7 @@ def open_dataset(source: str, *, cases: Path | None = None, split: str | None = 
             remedy="Leave --list and --split out, or name ct-rate:ROOT.",
         )
     if colon and kind == "phantoms":
-        match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", rest)
+        match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", rest)
         if match is None:
             raise SimCroPError(
                 f"{source!r} does not name phantoms",

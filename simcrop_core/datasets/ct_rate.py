@@ -120,7 +120,7 @@ class CtRateSource:
     def faults(self) -> Iterator[Fault]:
         """As in :class:`~simcrop_core.datasets.dataset.DatasetSource`."""
         for part, code, problem in self.problems:
-            yield Fault(self.id, part, code, problem)
+            yield Fault(self.id, part, code, problem, blocks=part == "metadata")
         refused = check_volume(self.path)
         if refused is not None:
             yield fault(self.id, "volume", refused)

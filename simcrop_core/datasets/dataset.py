@@ -27,6 +27,8 @@ class Fault:
         One sentence.
     file
         The file it is about, or "".
+    blocks
+        Whether the study cannot be prepared for it.
     """
 
     study: str
@@ -34,6 +36,7 @@ class Fault:
     code: str
     problem: str
     file: str = ""
+    blocks: bool = False
 
 
 class DatasetSource(StudySource, Protocol):

@@ -96,7 +96,8 @@ class ManifestSource:
         for name, path in self.masks:
             refused = check_volume(Path(path))
             if refused is not None:
-                yield Fault(self.id, "mask", refused.code, f"{name}: {refused.problem}", path)
+                problem = f"{name}: {refused.problem}"
+                yield Fault(self.id, "mask", refused.code, problem, path, blocks=True)
         if self.truth:
             try:
                 _read_json(Path(self.truth))
@@ -201,7 +202,7 @@ def file_stamp(path: Path) -> list[Any]:
 
 def fault(study: str, part: str, refused: SimCroPError) -> Fault:
     """A refusal as a fault."""
-    return Fault(study, part, refused.code, refused.problem, refused.path or "")
+    return Fault(study, part, refused.code, refused.problem, refused.path or "", blocks=True)
 
 
 def _report(path: str, volume_name: str) -> Report:

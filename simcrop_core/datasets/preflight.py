@@ -34,8 +34,9 @@ class Preflight:
 
     @property
     def usable(self) -> int:
-        """Studies whose volume and metadata can be used; a report may be absent."""
-        blocked = {f.study for f in self.faults if f.part in ("volume", "metadata", "truth")}
+        """Studies of which nothing that was found keeps them from being prepared; a report may be
+        absent."""
+        blocked = {f.study for f in self.faults if f.blocks}
         return self.studies - len(blocked - {""})
 
     def to_dict(self) -> dict[str, Any]:

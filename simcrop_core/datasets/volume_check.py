@@ -22,8 +22,8 @@ def check_volume(path: Path) -> SimCroPError | None:
 
     A gzip file ends with the number of bytes that it unpacks to; one that was cut short, or whose
     copy failed, does not end with the number that its header calls for. Only such a file is read
-    whole, to be certain. A folder is searched for a volume, no more. Flipped bits in between are
-    found when the study is prepared.
+    whole, to be certain. A folder is searched for a volume, no more. Flipped bits in between, and
+    damage to other packed formats, are found when the study is prepared.
 
     Returns
     -------

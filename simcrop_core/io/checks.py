@@ -19,6 +19,8 @@ from simcrop_core.volume import CTVolume, Note
 #: More NaN or infinity than this share of the voxels is damage, not an accident.
 MOST_NONFINITE = 1e-3
 SPACING_MM = (0.1, 20.0)
+#: No corner of a scan is farther from the origin along an axis.
+FARTHEST_MM = 1e6
 THICK_MM = 5.0
 #: A whole chest reaches further than this along every body axis.
 CHEST_MM = 200.0
@@ -88,6 +90,14 @@ def check_geometry(grid: Grid, path: Path | None) -> None:
             f"The voxels are said to be {spacing} mm, outside of {least:g} to {most:g} mm",
             code="implausible-spacing",
             remedy="Export the scan again with its true spacing in millimetres",
+            path=path,
+        )
+    if float(np.abs(grid.bounds_mm()).max()) > FARTHEST_MM:
+        raise SimCroPError(
+            "The scan is said to lie more than a kilometre from the scanner's origin, where no "
+            "millimetre is certain",
+            code="implausible-position",
+            remedy="Export the scan again with its true position",
             path=path,
         )
 

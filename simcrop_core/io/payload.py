@@ -273,6 +273,8 @@ def _read_in_place(
             unpacking = False
         for each in done:
             each.result()
+        if begun is not None:
+            begun.result()
 
 
 class _DamagedError(OSError):

@@ -44,6 +44,11 @@ class BuildTally:
         Studies written now; found done; left out, now or before.
     encoded
         Different texts that were encoded now.
+    speechless
+        Studies of the store without a sentence of the Findings.
+    dropped
+        Studies that an earlier preparation put into the store and this data set does not have:
+        they are no longer part of it.
     problems
         ``(id, problem)`` of the studies left out.
     """
@@ -52,6 +57,8 @@ class BuildTally:
     done_before: int = 0
     skipped: int = 0
     encoded: int = 0
+    speechless: int = 0
+    dropped: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +120,7 @@ def build_store(
             build.prepare(submit)
             if not build.rows:
                 raise _nothing(folder, build.tally)
+            build.tally.speechless = sum(row.sentences == 0 for row in build.rows.values())
             records = (build.record(i) for i in sorted(build.rows))
             # On this machine one encoder with all cores, or the GPU, beats one a worker.
             encoders = here if scheduler is None else submit
@@ -177,6 +185,7 @@ class _Build:
     def find_done(self, verify: bool, retry: bool) -> None:
         """Which studies are there already, which were left out, and which are to be made."""
         listed, left_out = _read_index(self.folder)
+        self.tally.dropped = len(listed.keys() - {source.id for source in self.sources})
         for number, source in enumerate(self.sources):
             key = self.keys[number]
             row = self._done(source.id, key, listed.get(source.id), verify)
@@ -291,7 +300,7 @@ def _patients(sources: Sequence[StudySource]) -> list[int]:
     """For each study the row of the first study of its patient: who it is stays unsaid."""
     first: dict[str, int] = {}
     return [
-        first.setdefault(source.patient, row) if source.patient else row
+        first.setdefault(source.patient.strip().casefold(), row) if source.patient.strip() else row
         for row, source in enumerate(sources)
     ]
 

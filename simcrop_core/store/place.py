@@ -16,6 +16,8 @@ from simcrop_core.store.settings import StoreSettings
 from simcrop_core.study import StudySource
 
 _LONGEST_ID = 150
+# What a preparation that was killed at its start may have left.
+_OWN = {".lock", "records", "volumes", "structures", "text", "index.json"}
 
 
 def check_ids(sources: Sequence[StudySource]) -> None:
@@ -62,6 +64,14 @@ def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> None:
                 remedy="Name another folder, or prepare with the settings it was begun with.",
             )
         return
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN)
+    if others:
+        raise SimCroPError(
+            f"This folder holds other things ({', '.join(others[:3])})",
+            path=folder,
+            code="exists",
+            remedy="Name a new or an empty folder for the store.",
+        )
     manifest = {"schema": SCHEMA, "name": name, "settings": settings.model_dump(mode="json")}
     with whole_file(path) as hidden:
         hidden.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +153,8 @@ class Store:
             return Split(tuple(range(len(self))), (), 0)
         patients = self.patients
         if patients is None:
-            if self.name != "phantoms":  # no two of those are of one person
+            # No two phantoms are of one person.
+            if not all(re.fullmatch(r"phantom-\d{6,}", name) for name in self.ids):
                 raise SimCroPError(
                     "The store does not say which studies are of one patient, so none can be "
                     "held out",

@@ -152,7 +152,8 @@ def disk_is_full(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
         # safetensors writes by itself and gives the system's error as a text.
-        if any(f"(os error {number})" in str(error) for number in _FULL):
+        told = type(error).__name__ == "SafetensorError" and str(error)
+        if told and any(f"(os error {number})" in told for number in _FULL):
             return True
         error = error.__cause__
     return False

@@ -109,6 +109,11 @@ def replay_failure(
 # -- the disk -----------------------------------------------------------------------------------
 
 
+def of_the_disk(error: OSError) -> bool:
+    """Whether the system said it of a file: libraries raise OSError for much else."""
+    return error.errno is not None and not isinstance(error, (ConnectionError, TimeoutError))
+
+
 def disk_refusal(error: OSError, place: Path) -> SimCroPError:
     """What the system says of a disk that cannot be written or read, in one sentence."""
     code = "disk-full" if disk_is_full(error) else "disk-failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,12 +39,12 @@ from simcrop_core.train.events import (
     error_event,
     read_events,
 )
-from simcrop_core.train.failures import disk_refusal, memory_told
+from simcrop_core.train.failures import disk_refusal, memory_told, of_the_disk
 from simcrop_core.train.heap import keep_freed_memory
 from simcrop_core.train.loop import Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
-from simcrop_core.train.run import CONFIG_NAME, Run
+from simcrop_core.train.run import CONFIG_NAME, Run, never_stepped
 from simcrop_core.train.schedule import Schedule
 from simcrop_core.train.stopping import StopAskedError
 from simcrop_core.train.validation import Validation
@@ -106,6 +107,8 @@ def train(
     try:
         checkpoint = _on_first(fabric, place, lambda: run.latest() if run is not None else None)
         step = 0 if checkpoint is None else step_of(checkpoint)
+        if step and run is not None and not any(e["event"] == "step" for e in run.events()):
+            print(f"{EVENTS_NAME} tells of no step before {step}: it was lost.", file=sys.stderr)
         with memory_told(config.run, model.input_spec):
             training = _assemble(fabric, place, config, run, model, checkpoint, tell, stop)
             if run is not None:
@@ -136,7 +139,7 @@ def _open_run(fabric: Fabric, place: Path, config: RunConfig, resume: bool) -> R
     opened: list[Run] = []
 
     def open_it() -> None:
-        goes_on = resume and (place / CONFIG_NAME).exists()
+        goes_on = resume and (place / CONFIG_NAME).exists() and not never_stepped(place)
         opened.append(Run.resume(place, config) if goes_on else Run.create(place, config))
 
     _on_first(fabric, place, open_it)
@@ -151,8 +154,9 @@ def _on_first(fabric: Fabric, place: Path, do: Callable[[], T]) -> T:
         try:
             result = do()
         except OSError as e:
-            error = disk_refusal(e, place)
-            error.__cause__ = e
+            error = disk_refusal(e, place) if of_the_disk(e) else e
+            if error is not e:
+                error.__cause__ = e
         except Exception as e:  # whatever it is, the others must not wait for what never comes
             error = e
     stopped = isinstance(error, StopAskedError)
@@ -242,7 +246,7 @@ def _module(
 
 def _refusal(error: BaseException, processes: int, place: Path) -> BaseException:
     """The error as a refusal, where it is one that a person can act on."""
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+    if isinstance(error, OSError) and of_the_disk(error):
         return disk_refusal(error, place)
     if isinstance(error, RuntimeError) and not isinstance(error, SimCroPError) and processes > 1:
         words = str(error).lower()

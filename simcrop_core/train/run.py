@@ -41,6 +41,8 @@ CONFIG_NAME = "config.json"
 STOP_NAME = "stop"
 CHECKPOINTS_NAME = "checkpoints"
 _FORMAT = "simcrop-run"
+# What a run that took no step leaves behind.
+_OF_NO_STEP = (CONFIG_NAME, EVENTS_NAME, "quarantine.jsonl")
 # What may differ when a run is resumed: losses stay as they would have been, to the last bit or,
 # for the second half, but for rounding.
 _FREE = {
@@ -81,7 +83,8 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: RunConfig) -> Run:
-        """A new run in a folder that is empty or not there yet.
+        """A new run in a folder that is empty or not there yet, or that holds one which ended
+        before its first step.
 
         Raises
         ------
@@ -99,14 +102,8 @@ class Run:
                 remedy="Name another folder.",
                 path=place,
             ) from e
-        if CONFIG_NAME in entries:
-            raise SimCroPError(
-                "There is a run here already",
-                code="exists",
-                remedy="Go on with it by --resume, or name another folder.",
-                path=place,
-            )
-        if entries - {LOCK_NAME, STOP_NAME, "phantoms"}:
+        _refuse_run(place)
+        if entries - {LOCK_NAME, STOP_NAME, "phantoms", *_OF_NO_STEP}:
             raise SimCroPError(
                 "This folder holds other things",
                 code="exists",
@@ -115,13 +112,9 @@ class Run:
             )
         lock = RunLock(place / LOCK_NAME).take()
         try:
-            if (place / CONFIG_NAME).exists():  # another was faster
-                raise SimCroPError(
-                    "There is a run here already",
-                    code="exists",
-                    remedy="Go on with it by --resume, or name another folder.",
-                    path=place,
-                )
+            _refuse_run(place)  # another was faster
+            for name in _OF_NO_STEP:
+                (place / name).unlink(missing_ok=True)
             _write_config(place, config)
             return cls(place, config, lock)
         except BaseException:
@@ -199,7 +192,13 @@ class Run:
         return path
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None; damaged newer ones are set aside, with a word."""
+        """The newest whole checkpoint, or None; damaged newer ones are set aside, with a word.
+
+        Raises
+        ------
+        SimCroPError
+            ``no-checkpoint``: some were saved, and none is whole.
+        """
         from simcrop_core.train.checkpoint import checkpoints, remove_leftovers, verify
 
         place = self.folder / CHECKPOINTS_NAME
@@ -213,6 +212,13 @@ class Run:
                 print(f"{e} It is set aside as {aside.name}.", file=sys.stderr)
                 continue
             return path
+        if any(event["event"] == "checkpoint" for event in self.events()):
+            raise SimCroPError(
+                "The run saved checkpoints, and none of them is there and whole",
+                code="no-checkpoint",
+                remedy="Bring one back from a copy, or start a new run in another folder.",
+                path=place,
+            )
         return None
 
     def events(self) -> Iterator[Event]:
@@ -229,6 +235,23 @@ class Run:
             (self.folder / STOP_NAME).unlink(missing_ok=True)
         self.log.close()
         self._lock.release()
+
+
+def never_stepped(folder: Path) -> bool:
+    """Whether the run in a folder, if there is one, ended before its first step."""
+    if (folder / CHECKPOINTS_NAME).exists():
+        return False
+    return not any(event["event"] == "step" for event in read_events(folder / EVENTS_NAME))
+
+
+def _refuse_run(place: Path) -> None:
+    if (place / CONFIG_NAME).exists() and not never_stepped(place):
+        raise SimCroPError(
+            "There is a run here already",
+            code="exists",
+            remedy="Go on with it by --resume, or name another folder.",
+            path=place,
+        )
 
 
 def _write_config(place: Path, config: RunConfig) -> None:

@@ -463,6 +463,27 @@ def test_stopping_leaves_nothing_half_written(study, segmenter, tmp_path, step, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_second_signal_does_not_break_off_the_word_about_the_first(tmp_path) -> None:
+    program = (
+        "import argparse, os, signal, sys\n"
+        "from simcrop_core import cli\n"
+        "say = cli._say\n"
+        "def twice(line):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); say(line)\n"
+        "cli._say = twice\n"
+        "def stopped(arguments):\n"
+        "    raise KeyboardInterrupt\n"
+        "def parser():\n"
+        "    made = argparse.ArgumentParser()\n"
+        "    made.set_defaults(run=stopped, debug=False)\n"
+        "    return made\n"
+        "sys.exit(cli.run_command(parser, [], 'simcrop'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == ["simcrop: Stopped. Nothing was left half-written."]
+
+
 def test_doctor_tells_of_codecs_encoders_and_models(model, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("doctor", "--json", "--models", model.parent)

@@ -409,3 +409,14 @@ def test_partial_chest_has_a_note(tmp_path: Path) -> None:
 def test_implausible_spacing_is_refused(tmp_path: Path, step: float) -> None:
     path = save_nifti(tmp_path / "ct.nii", affine=np.diag([5, 5, step, 1]))
     refused(path, "implausible-spacing")
+
+
+@pytest.mark.parametrize(("mm", "taken"), [(9e5, True), (-1e7, False), (1e38, False)])
+def test_a_scan_beyond_any_table_is_refused(tmp_path: Path, mm: float, taken: bool) -> None:
+    affine = AFFINE.copy()
+    affine[1, 3] = mm
+    path = save_nifti(tmp_path / "far.nii.gz", chest(), affine)
+    if taken:
+        assert read_volume(path).grid.to_world((0, 0, 0))[1] == pytest.approx(mm)
+    else:
+        refused(path, "implausible-position")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from simcrop_training.prepare import add_prepare_arguments, run_prepare
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.store import BuildTally, Loader, build_store, open_store, to_batch
+from simcrop_core.store.build import _patients
 from simcrop_core.store.encode import TextSettings
 
 
@@ -62,6 +64,22 @@ def test_added_and_changed_studies_are_made_and_no_others(tmp_path: Path) -> Non
     assert open_store(tmp_path).ids == ("made-002", "made-000", "made-001")
     tally = build(tmp_path, MadeSource(0))  # a study that is taken out is no longer listed
     assert open_store(tmp_path).ids == ("made-000",)
+    assert tally.dropped == 2
+
+
+def test_a_store_is_not_made_among_other_things(tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text("{}")
+    with pytest.raises(SimCroPError, match="holds other things"):
+        build(tmp_path, MadeSource(0))
+    assert not (tmp_path / "store.json").exists()
+
+
+def test_patients_are_the_same_in_any_case() -> None:
+    @dataclass
+    class Of:
+        patient: str
+
+    assert _patients([Of("P1"), Of(""), Of("p1 "), Of("P2"), Of(" ")]) == [0, 1, 0, 3, 4]
 
 
 def test_studies_that_cannot_be_read_are_recorded(tmp_path: Path) -> None:
@@ -279,6 +297,13 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, capsys) -> No
 
 def test_the_command_says_what_it_did_and_what_is_wrong(tmp_path: Path, capsys) -> None:
     path, store = manifest(tmp_path, 3), tmp_path / "store"
+    row = path.read_text().splitlines()[1].split(",")
+    header = path.read_text().splitlines()[0].split(",")
+    lost = tmp_path / "lost.csv"
+    row[header.index("report")] = "absent.txt"
+    lost.write_text(",".join(header) + "\n" + ",".join(row) + "\n")
+    assert run(lost, "--preflight") == 1
+    assert "1 studies, 0 can be prepared" in capsys.readouterr().out
     (tmp_path / "1.nii.gz").write_bytes(b"")
     assert run(path, "--preflight") == 1
     table = capsys.readouterr().out

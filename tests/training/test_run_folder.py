@@ -181,8 +181,17 @@ def test_a_lock_of_another_host_holds_while_it_is_renewed(tmp_path: Path) -> Non
 
 def test_a_run_is_made_once_and_never_over_other_things(tmp_path: Path, store: Path) -> None:
     config = tiny_config(store)
-    Run.create(tmp_path / "run", config).close()
+    run = Run.create(tmp_path / "run", config)
     assert read_run_config(tmp_path / "run") == config
+    run.log.write(error_event(0, "other-spec", "The store does not fit."))
+    run.close()
+    # Refused before its first step: what was wrong may be put right.
+    config = tiny_config(store, run={"seed": 3})
+    run = Run.create(tmp_path / "run", config)
+    assert read_run_config(tmp_path / "run") == config
+    assert list(run.events()) == []
+    run.log.write(step_event(1, 0.5, {}, 1e-3, 2.0))
+    run.close()
     with pytest.raises(SimCroPError, match="a run here already"):
         Run.create(tmp_path / "run", config)
     (tmp_path / "other").mkdir()
@@ -278,6 +287,10 @@ def test_damage_to_any_file_is_found_and_an_older_checkpoint_taken(
     assert refused.value.code == "damaged-checkpoint"
     assert run.latest() == older
     assert "damaged" in capsys.readouterr().err
+    # Days of work are not begun anew without a word.
+    (older / name).unlink()
+    with pytest.raises(SimCroPError, match="none of them is there and whole"):
+        run.latest()
     run.close()
 
 

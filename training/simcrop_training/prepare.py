@@ -173,6 +173,13 @@ def _tell(tally: BuildTally, folder: Path, as_json: bool) -> None:
         f"{tally.prepared} prepared, {tally.done_before} done before, {tally.skipped} left out, "
         f"{tally.encoded} texts encoded: {folder}"
     )
+    if tally.speechless:
+        print(f"  without a sentence of the Findings: {tally.speechless}")
+    if tally.dropped:
+        print(
+            f"  no longer part of the store, since they were not named now: {tally.dropped}; "
+            "name all studies of a store together"
+        )
     for name, problem in tally.problems[:_TOLD]:
         print(f"  left out {name}: {problem}")
     if len(tally.problems) > _TOLD:

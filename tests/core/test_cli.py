@@ -451,6 +451,8 @@ def test_stopping_leaves_nothing_half_written(study, segmenter, tmp_path, step, 
         [sys.executable, "-c", code, "align", study / "ct.nii.gz", "--query", "A nodule.",
          "--model", segmenter, "--out", out],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # Who tests in a shell's background has it ignored, and children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert running.stdout is not None
     assert running.stdout.readline() == "here\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simcrop_core.cli.terminal import answer, load, progress_bar
 from simcrop_core.errors import SimCroPError
-from simcrop_core.phantoms import VALIDATION_SEED
+from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
 from simcrop_core.volume import Note
 
 
@@ -26,12 +26,7 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             code="seen-phantoms",
             remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
         )
-    if first < VALIDATION_SEED < first + count:
-        raise SimCroPError(
-            f"Phantoms {first} to {first + count - 1} are partly of those that models train on.",
-            code="seen-phantoms",
-            remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
-        )
+    refuse_straddling(first, first + count)
     if isinstance(arguments.json, str) and not Path(arguments.json).absolute().parent.is_dir():
         raise SimCroPError(
             "The folder of the --json file is not there",

@@ -12,7 +12,7 @@ from importlib.resources import files
 from simcrop_core.datasets.dataset import Dataset, Fault
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.phantoms import VALIDATION_SEED
+from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
 from simcrop_core.study import Study
 
 _ID = re.compile(r"phantom-(\d{6,})")
@@ -66,13 +66,7 @@ def phantom_dataset(first: int, stop: int) -> Dataset:
             code="no-studies",
             remedy="Give a range such as phantoms:0-2400, whose end is not included.",
         )
-    if first < VALIDATION_SEED < stop:
-        raise SimCroPError(
-            f"Phantoms from seed {VALIDATION_SEED} on are for evaluation, and those from {first} "
-            f"to {stop} lie on both sides",
-            code="evaluation-phantoms",
-            remedy=f"Give a range that ends at {VALIDATION_SEED} at the latest, or begins there.",
-        )
+    refuse_straddling(first, stop)
     return Dataset("phantoms", phantom_sources(range(first, stop)))
 
 

@@ -58,9 +58,8 @@ class Prior:
         known = [key for key in keys if key in self._sums]
         often = [key for key in known if self._counts[key] >= MIN_EXAMPLES]
         # Where even the kind is rare, what is known of most sentences.
-        for key in often or known[-1:]:
-            return self._sums[key] / self._counts[key]
-        return None
+        key = next(iter(often or known[-1:]), None)
+        return None if key is None else self._sums[key] / self._counts[key]
 
 
 def _keys(kind: Kind, meaning: Meaning, region: str | None) -> list[_Key]:

@@ -23,16 +23,7 @@ Bool = NDArray[np.bool_]
 #: Groups of structures that reports speak of and the anatomy does not name, or names more widely.
 _GROUPS: dict[str, tuple[str, ...]] = {
     "pericardium": ("pericardium", "pericardial fluid"),
-    "upper abdomen": (
-        "liver",
-        "spleen",
-        "stomach",
-        "kidneys",
-        "adrenal glands",
-        "gallbladder",
-        "pancreas",
-        "bowel",
-    ),
+    "upper abdomen": tuple(n for n in GROUPS["upper abdomen"] if n != "abdominal fat"),
     "lymph node stations": (
         "trachea",
         "airway walls",

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,17 +152,13 @@ class Store:
             return Split(tuple(range(len(self))), (), 0)
         patients = self.patients
         if patients is None:
-            # No two phantoms are of one person.
-            if not all(re.fullmatch(r"phantom-\d{6,}", name) for name in self.ids):
-                raise SimCroPError(
-                    "The store does not say which studies are of one patient, so none can be "
-                    "held out",
-                    path=self.folder,
-                    code="no-patients",
-                    remedy="Run the same simcrop-train prepare again: it adds this and prepares "
-                    "nothing that is done.",
-                )
-            patients = tuple(range(len(self)))
+            raise SimCroPError(
+                "The store does not say which studies are of one patient, so none can be held out",
+                path=self.folder,
+                code="no-patients",
+                remedy="Run the same simcrop-train prepare again: it adds this and prepares "
+                "nothing that is done.",
+            )
         apart = set(patients[first:])
         trained = tuple(row for row in range(first) if patients[row] not in apart)
         return Split(trained, tuple(range(first, len(self))), first - len(trained))

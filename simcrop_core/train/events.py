@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from safetensors import SafetensorError
+
 EVENTS_NAME = "events.jsonl"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 Event = dict[str, Any]
@@ -152,8 +154,9 @@ def disk_is_full(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
         # safetensors writes by itself and gives the system's error as a text.
-        told = type(error).__name__ == "SafetensorError" and str(error)
-        if told and any(f"(os error {number})" in told for number in _FULL):
+        if isinstance(error, SafetensorError) and any(
+            f"(os error {number})" in str(error) for number in _FULL
+        ):
             return True
         error = error.__cause__
     return False

@@ -540,5 +540,7 @@ def test_the_command_measures_phantoms(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*common, *one, "--seed", "899999", "--json", str(file)]) == 0
     (note,) = json.loads(file.read_text())["notes"]
     assert note["code"] == "may-be-trained-on"
+    assert main([*common, "--seed", "899999", "--phantoms", "2"]) == 2
+    assert "lie on both sides" in capsys.readouterr().err
     assert main([*common, "--seed", "1", "--phantoms", "1"]) == 2
     assert "would evaluate on" in capsys.readouterr().err

@@ -24,10 +24,10 @@ SETTINGS = StoreSettings(spec=SPEC, margin_voxels=SPEC.patch_shape)
 TEXT = TextSettings(source="minilm")
 
 
-def store_of(folder: Path, patients: Sequence[str], name: str = "boxes") -> Store:
+def store_of(folder: Path, patients: Sequence[str]) -> Store:
     """A store of a made study for each entry, which is its patient."""
     sources = [BoxSource(number, of) for number, of in enumerate(patients)]
-    build_store(name, sources, folder, SETTINGS, TEXT)
+    build_store("boxes", sources, folder, SETTINGS, TEXT)
     return open_store(folder)
 
 
@@ -80,29 +80,19 @@ def test_one_patient_alone_cannot_be_split(tmp_path: Path, tiny_model: SimCroP) 
         opened(store, tiny_model, 1, tmp_path)
 
 
-@pytest.mark.parametrize("of_phantoms", [False, True])
-def test_an_index_without_patients_is_refused_unless_it_is_of_phantoms(
-    tmp_path: Path, tiny_model: SimCroP, of_phantoms: bool
-) -> None:
-    name = "phantoms"  # which a csv of somebody's may be called as well
-    store_of(tmp_path / "store", ["a", "b", "b"], name)
+def test_an_index_without_patients_is_refused(tmp_path: Path, tiny_model: SimCroP) -> None:
+    store_of(tmp_path / "store", ["a", "b", "b"])
     path = tmp_path / "store" / "index.json"
     index = json.loads(path.read_bytes())
     del index["patients"]
-    if of_phantoms:
-        for number, row in enumerate(index["studies"]):
-            row[0] = f"phantom-{number:06d}"
     index["crc32"] = index_checksum(index)
     path.write_text(json.dumps(index))
     store = open_store(tmp_path / "store")
     assert opened(store, tiny_model, 0, tmp_path).loader.indices == (0, 1, 2)
-    if of_phantoms:
-        assert opened(store, tiny_model, 1, tmp_path).loader.indices == (0, 1)
-        return
     with pytest.raises(SimCroPError, match="which studies are of one patient") as refused:
         opened(store, tiny_model, 1, tmp_path)
     assert refused.value.code == "no-patients"
-    store_of(tmp_path / "store", ["a", "b", "b"], name)  # as the remedy says
+    store_of(tmp_path / "store", ["a", "b", "b"])  # as the remedy says
     with pytest.raises(SimCroPError, match="damaged"):
         index["patients"] = [0]
         index["crc32"] = index_checksum(index)

@@ -96,6 +96,20 @@ def refuse_file(folder: Path) -> None:
         )
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before anything is computed."""
+    refuse_file(folder)
+    place = folder.absolute()
+    there = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SimCroPError(
+            "Nothing can be written here.",
+            path=there,
+            code="cannot-write",
+            remedy="Name another folder, or check who may write in this one.",
+        )
+
+
 def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse to write over what is there already, unless told to; never over a folder."""
     for path in paths:

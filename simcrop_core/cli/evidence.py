@@ -31,11 +31,11 @@ _TEXT_WIDTH = 60
 
 def run_align(arguments: argparse.Namespace) -> int:
     from simcrop_core.align import align, check_request
-    from simcrop_core.outputs import refuse_file
+    from simcrop_core.outputs import refuse_unwritable
     from simcrop_core.result_folder import write_result
 
     out = Path(arguments.out)
-    refuse_file(out)
+    refuse_unwritable(out)
     report = read_words(arguments)
     if report is None and not arguments.query:
         raise SimCroPError(

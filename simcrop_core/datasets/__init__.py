@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from simcrop_core.datasets.ct_rate import ct_rate_dataset
@@ -29,6 +30,9 @@ __all__ = [
     "read_manifest_dataset",
     "read_mask_list",
 ]
+
+
+_KINDS = ("ct-rate", "phantoms")
 
 
 def open_dataset(source: str, *, cases: Path | None = None, split: str | None = None) -> Dataset:
@@ -64,4 +68,12 @@ def open_dataset(source: str, *, cases: Path | None = None, split: str | None = 
                 remedy="Give a range of seeds such as phantoms:0-2400, whose end is not included.",
             )
         return phantom_dataset(int(match[1]), int(match[2]))
+    if colon and not Path(source).expanduser().exists():
+        meant = get_close_matches(kind.lower(), _KINDS, 1, 0.7)
+        if meant:
+            raise SimCroPError(
+                f"{source!r} names no data set",
+                code="option",
+                remedy=f"Did you mean {meant[0]}:{rest}?",
+            )
     return read_manifest_dataset(Path(source).expanduser())

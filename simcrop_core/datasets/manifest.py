@@ -130,7 +130,12 @@ def read_manifest_dataset(path: Path) -> Dataset:
     for number, row in enumerate(rows, start=2):
         for name in _NEEDED:
             if not row[name]:
-                raise _bad(path, f"Row {number} has no {name}")
+                raise SimCroPError(
+                    f"Row {number} has no {name}",
+                    path=path,
+                    code="bad-manifest",
+                    remedy="Fill the cell in, or take the row out.",
+                )
         sources.append(
             ManifestSource(
                 id=row["study"],

@@ -8,6 +8,7 @@ about one flipped bit in ten thousand leaves it as it was.
 from __future__ import annotations
 
 import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,22 @@ def read_metaimage(path: Path, stated: Stated, observer: Observer | None = None)
     stated.limits.check(shape, dtype.itemsize, path)
     grid, notes = _grid(fields, shape, path, stated)
     slope, intercept = _rescale(fields, path, stated)
-    with _payload(fields, end, int(np.prod(shape)) * dtype.itemsize, path) as payload:
+    with _payload(fields, end, prod(shape) * dtype.itemsize, path) as payload:
         buffer, more = read_to_end(payload, grid, dtype, stated.limits, slope, intercept, observer)
     return Stored(buffer, grid, (*notes, *more))
+
+
+def metaimage_payload(path: Path) -> tuple[Payload, int]:
+    """Where a file's voxels are, still packed, and how many bytes its header calls for.
+
+    Raises
+    ------
+    SimCroPError
+        For every fault of the header.
+    """
+    fields, end = _read_fields(path)
+    needed = prod(_shape(fields, path)) * _dtype(fields, path).itemsize
+    return _payload(fields, end, needed, path), needed
 
 
 def _read_fields(path: Path) -> tuple[Fields, int]:

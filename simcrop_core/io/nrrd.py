@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -90,33 +91,57 @@ def read_nrrd(path: Path, stated: Stated, observer: Observer | None = None) -> S
         For every fault of the file.
     """
     header = _read_header(path)
-    sizes = _integers(header.need("sizes"), header)
-    if len(sizes) != int(_integers(header.need("dimension"), header)[0]):
-        raise damaged_header("dimension and sizes disagree", path)
-    axes = _space_axes(header, sizes)
-    shape = (sizes[axes[0]], sizes[axes[1]], sizes[axes[2]])
-    dtype = _dtype(header)
+    shape, axes, dtype = _voxels(header)
     stated.limits.check(shape, dtype.itemsize, path)
     grid, notes = _grid(header, shape, axes, stated)
+    slope, intercept = stated.rescale or (1.0, 0.0)
+    packed, skip = _payload(header, prod(shape) * dtype.itemsize)
+    with packed as payload:
+        payload.skip(skip)
+        buffer, more = read_to_end(payload, grid, dtype, stated.limits, slope, intercept, observer)
+    return Stored(buffer, grid, (*notes, *more))
+
+
+def nrrd_payload(path: Path) -> tuple[Payload, int]:
+    """Where a file's voxels are, still packed, and how many bytes its header calls for.
+
+    Raises
+    ------
+    SimCroPError
+        For every fault of the header.
+    """
+    header = _read_header(path)
+    shape, _, dtype = _voxels(header)
+    needed = prod(shape) * dtype.itemsize
+    payload, skip = _payload(header, needed)
+    return payload, skip + needed
+
+
+def _voxels(header: _Header) -> tuple[tuple[int, int, int], list[int], np.dtype[Any]]:
+    """Shape, which of the file's axes it is of, and type."""
+    sizes = _integers(header.need("sizes"), header)
+    if len(sizes) != int(_integers(header.need("dimension"), header)[0]):
+        raise damaged_header("dimension and sizes disagree", header.path)
+    axes = _space_axes(header, sizes)
+    return (sizes[axes[0]], sizes[axes[1]], sizes[axes[2]]), axes, _dtype(header)
+
+
+def _payload(header: _Header, needed: int) -> tuple[Payload, int]:
+    """The voxels' bytes, and how many before them are to be skipped."""
     encoding = header.need("encoding").lower()
     if encoding not in _ENCODINGS:
-        raise damaged_header(f"the encoding {encoding!r} is not read", path)
+        raise damaged_header(f"the encoding {encoding!r} is not read", header.path)
     if header.get("lineskip") not in (None, "0"):
-        raise damaged_header("a line skip is not read", path)
+        raise damaged_header("a line skip is not read", header.path)
     name = header.get("datafile")
-    file, start = (path, header.end) if name is None else (_data_file(path, name), 0)
+    file, start = (header.path, header.end) if name is None else (_data_file(header.path, name), 0)
     skip = _integers(header.get("byteskip") or "0", header)[0]
     compression = _ENCODINGS[encoding]
     if skip < 0:
         if skip != -1 or compression != "raw":
-            raise damaged_header("its byte skip is impossible", path)
-        start = max(start, regular_size(file) - int(np.prod(shape)) * dtype.itemsize)
-        skip = 0
-    slope, intercept = stated.rescale or (1.0, 0.0)
-    with Payload(file, compression, start) as payload:
-        payload.skip(skip)
-        buffer, more = read_to_end(payload, grid, dtype, stated.limits, slope, intercept, observer)
-    return Stored(buffer, grid, (*notes, *more))
+            raise damaged_header("its byte skip is impossible", header.path)
+        start, skip = max(start, regular_size(file) - needed), 0
+    return Payload(file, compression, start), skip
 
 
 def _read_header(path: Path) -> _Header:

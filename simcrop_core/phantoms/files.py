@@ -10,7 +10,7 @@ import numpy as np
 
 from simcrop_core.geometry import Grid
 from simcrop_core.io.write import write_labels, write_volume
-from simcrop_core.outputs import refuse_existing, refuse_file, whole_folder
+from simcrop_core.outputs import refuse_existing, refuse_file, refuse_unwritable, whole_folder
 from simcrop_core.phantoms.language_sentences import Wording
 from simcrop_core.phantoms.study import make_phantom, survey
 from simcrop_core.phantoms.truth import mask_file, truth_of
@@ -65,6 +65,6 @@ def write_phantom(
 
 def refuse(folder: Path, *, overwrite: bool) -> None:
     """Refuse to write a phantom where a file or an earlier phantom is."""
-    refuse_file(folder)
+    refuse_unwritable(folder)
     refuse_existing([folder / name for name in FILES], overwrite=overwrite)
     refuse_file(folder / "masks")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.outputs import refuse_file, whole_file
+from simcrop_core.outputs import refuse_unwritable, whole_file
 from simcrop_core.store.cluster import Submit, here, refuse_in_worker, workers_for
 from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
@@ -110,7 +110,7 @@ def build_store(
     """
     refuse_in_worker()
     check_ids(sources)
-    refuse_file(folder)
+    refuse_unwritable(folder)
     with locked(folder):
         agree_on_settings(folder, name, settings)
         build = _Build(sources, folder, settings, progress)

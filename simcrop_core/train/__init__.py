@@ -15,10 +15,10 @@ _HOME = {
     "RunConfig": "config",
     "RunSettings": "config",
     "Run": "run",
-    "RunStatus": "run",
+    "RunStatus": "status",
     "read_run_config": "run",
-    "request_stop": "run",
-    "run_status": "run",
+    "request_stop": "status",
+    "run_status": "status",
     "read_events": "events",
     "fields_of": "settings",
     "with_settings": "settings",
@@ -57,14 +57,9 @@ if TYPE_CHECKING:
     from simcrop_core.train.events import read_events
     from simcrop_core.train.failures import replay_failure
     from simcrop_core.train.launch import Outcome, train
-    from simcrop_core.train.run import (
-        Run,
-        RunStatus,
-        read_run_config,
-        request_stop,
-        run_status,
-    )
+    from simcrop_core.train.run import Run, read_run_config
     from simcrop_core.train.settings import fields_of, with_settings
+    from simcrop_core.train.status import RunStatus, request_stop, run_status
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,7 @@ from simcrop_core.train.stopping import until_stopped
 PHANTOMS_NAME = "phantoms"
 QUARANTINE_NAME = "quarantine.jsonl"
 _FEW_PHANTOMS = 16
+_TOLD_EVERY = 100
 
 
 @dataclass(eq=False)
@@ -90,12 +91,14 @@ class TrainingData:
             workers=1,
         )
 
-    def sentence_mean(self) -> Tensor:
+    def sentence_mean(self, tell: Progress = silent) -> Tensor:
         """The mean of all sentence vectors of the studies that are trained on, ``(D,)``."""
         assert self.store.text is not None
         total = torch.zeros(self.store.text.encoder.width, dtype=torch.float64)
         count = 0
-        for index in self.loader.indices:
+        for number, index in enumerate(self.loader.indices):
+            if number % _TOLD_EVERY == 0:
+                tell("reading sentences", number, len(self.loader.indices))
             try:
                 sentences = self.store.record(index).sentences
             except SimCroPError as e:

@@ -30,8 +30,13 @@ from simcrop_core.train.checkpoint import (
 )
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.curves import Curves
-from simcrop_core.train.data import make_phantom_store, open_data
-from simcrop_core.train.devices import SUPERVISED, accelerator_of, make_fabric
+from simcrop_core.train.data import TrainingData, make_phantom_store, open_data
+from simcrop_core.train.devices import (
+    SUPERVISED,
+    accelerator_of,
+    make_fabric,
+    started_by_launcher,
+)
 from simcrop_core.train.events import (
     EVENTS_NAME,
     EventLog,
@@ -44,9 +49,9 @@ from simcrop_core.train.heap import keep_freed_memory
 from simcrop_core.train.loop import Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
-from simcrop_core.train.run import CONFIG_NAME, Run, never_stepped
+from simcrop_core.train.run import Run
 from simcrop_core.train.schedule import Schedule
-from simcrop_core.train.stopping import StopAskedError
+from simcrop_core.train.stopping import StopAskedError, until_stopped
 from simcrop_core.train.validation import Validation
 
 T = TypeVar("T")
@@ -96,6 +101,8 @@ def train(
     """
     refuse_in_worker()
     place = Path(folder).expanduser().absolute()
+    if config.run.devices == config.run.nodes == 1 and not started_by_launcher():
+        Run.check(place, config, resume)  # before a model is built; several look once they are met
     if accelerator_of(config.run) == "cpu":
         keep_freed_memory()
     model = build_model(config.model, config.run.seed)
@@ -139,7 +146,7 @@ def _open_run(fabric: Fabric, place: Path, config: RunConfig, resume: bool) -> R
     opened: list[Run] = []
 
     def open_it() -> None:
-        goes_on = resume and (place / CONFIG_NAME).exists() and not never_stepped(place)
+        goes_on = Run.check(place, config, resume)
         opened.append(Run.resume(place, config) if goes_on else Run.create(place, config))
 
     _on_first(fabric, place, open_it)
@@ -187,8 +194,10 @@ def _assemble(
         state, model = read_checkpoint(checkpoint, text_encoder=config.model.text_encoder)
         model.train()
 
+    def asked() -> bool:
+        return stop() or (run is not None and run.stop_requested())
+
     def make_phantoms() -> Path:
-        asked = lambda: stop() or (run is not None and run.stop_requested())  # noqa: E731
         return make_phantom_store(config, model.config, place, tell, asked)
 
     if config.data.store is None:
@@ -198,7 +207,7 @@ def _assemble(
     data = open_data(config, model.config, store, place, ranks)
     # A model that goes on from a folder keeps the mean it was trained with.
     if state is None and model.config.text_centred and config.model.folder is None:
-        model.set_text_mean(data.sentence_mean())
+        model.set_text_mean(_sentence_mean(fabric, place, data, until_stopped(tell, asked)))
     module = _module(config, model, ranks, state).to(fabric.device)
     wrapped = fabric.setup_module(module)
     optimiser = make_optimiser(module, config.optim)
@@ -224,6 +233,11 @@ def _assemble(
         data.loader.load_state_dict(state.loader[min(ranks.rank, len(state.loader) - 1)])
         restore_random(state.random, fabric.device, ranks.rank)
     return training
+
+
+def _sentence_mean(fabric: Fabric, place: Path, data: TrainingData, tell: Progress) -> torch.Tensor:
+    """The mean that all processes centre on, computed by the first: a large store takes minutes."""
+    return _on_first(fabric, place, lambda: data.sentence_mean(tell))
 
 
 def _module(

@@ -19,12 +19,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.outputs import whole_file
+from simcrop_core.outputs import refuse_unwritable, whole_file
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.events import (
     EVENTS_NAME,
@@ -34,7 +33,7 @@ from simcrop_core.train.events import (
     cut_back,
     read_events,
 )
-from simcrop_core.train.lock import LOCK_NAME, RunLock, lock_holder
+from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.train.settings import run_config_from
 
 CONFIG_NAME = "config.json"
@@ -79,7 +78,26 @@ class Run:
         self.config = config
         self.log = EventLog(folder / EVENTS_NAME)
         self._lock = lock
+        self._told: int | None = None  # the step of the newest checkpoint event
         self._left: set[Path] = set()  # old checkpoints that are not removed, told of once
+
+    @staticmethod
+    def check(folder: Path, config: RunConfig, resume: bool) -> bool:
+        """Whether a run in this folder goes on from another process's; nothing is changed.
+
+        Raises
+        ------
+        SimCroPError
+            What :meth:`create` or :meth:`resume` would refuse, as far as it shows now.
+        """
+        if resume and (folder / CONFIG_NAME).exists() and not never_stepped(folder):
+            _refuse_other(read_run_config(folder), config, folder)
+            return True
+        _refuse_run(folder)
+        refuse_unwritable(folder)
+        if folder.is_dir():
+            _refuse_other_things(folder)
+        return False
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: RunConfig) -> Run:
@@ -94,22 +112,10 @@ class Run:
         place = Path(folder).expanduser().absolute()
         try:
             place.mkdir(parents=True, exist_ok=True)
-            entries = {entry.name for entry in place.iterdir()}
         except OSError as e:
-            raise SimCroPError(
-                f"The run's folder cannot be made ({e.strerror})",
-                code="cannot-write",
-                remedy="Name another folder.",
-                path=place,
-            ) from e
+            raise _cannot_make(e, place) from e
         _refuse_run(place)
-        if entries - {LOCK_NAME, STOP_NAME, "phantoms", *_OF_NO_STEP}:
-            raise SimCroPError(
-                "This folder holds other things",
-                code="exists",
-                remedy="Name a new or an empty folder.",
-                path=place,
-            )
+        _refuse_other_things(place)
         lock = RunLock(place / LOCK_NAME).take()
         try:
             _refuse_run(place)  # another was faster
@@ -180,7 +186,9 @@ class Run:
         try:
             self.log.sync()  # no checkpoint may be newer than the events before it
             path = write_checkpoint(checkpoint, place)
-            self.log.write(checkpoint_event(checkpoint.step, f"{CHECKPOINTS_NAME}/{path.name}"))
+            if checkpoint.step != self._told:  # a disk may have been full between line and sync
+                self.log.write(checkpoint_event(checkpoint.step, f"{CHECKPOINTS_NAME}/{path.name}"))
+                self._told = checkpoint.step
             self.log.sync()
             left = prune(place, self.config.run.keep)
         except OSError as e:
@@ -254,6 +262,29 @@ def _refuse_run(place: Path) -> None:
         )
 
 
+def _refuse_other_things(place: Path) -> None:
+    try:
+        entries = {entry.name for entry in place.iterdir()}
+    except OSError as e:
+        raise _cannot_make(e, place) from e
+    if entries - {LOCK_NAME, STOP_NAME, "phantoms", *_OF_NO_STEP}:
+        raise SimCroPError(
+            "This folder holds other things",
+            code="exists",
+            remedy="Name a new or an empty folder.",
+            path=place,
+        )
+
+
+def _cannot_make(error: OSError, place: Path) -> SimCroPError:
+    return SimCroPError(
+        f"The run's folder cannot be made ({error.strerror})",
+        code="cannot-write",
+        remedy="Name another folder.",
+        path=place,
+    )
+
+
 def _write_config(place: Path, config: RunConfig) -> None:
     data = {"format": _FORMAT, "config": config.model_dump(mode="json")}
     with whole_file(place / CONFIG_NAME) as hidden:
@@ -321,93 +352,3 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
     for step in path:
         tree = tree.get(step) if isinstance(tree, dict) else None
     return tree
-
-
-# -- from outside -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """How a run stands, as told by its folder; the run itself is not disturbed.
-
-    Attributes
-    ----------
-    name, state
-        The run's recipe; ``running``, ``finished``, ``stopped``, ``failed``, ``killed`` or
-        ``new``.
-    step, loss, validation_loss, samples_per_s
-        Newest figures, or None.
-    checkpoint
-        Newest checkpoint, relative to the folder, or None.
-    host, process
-        Who trains, or None.
-    error
-        The newest error's sentence where it failed, else None.
-    """
-
-    name: str
-    state: str
-    step: int
-    loss: float | None
-    validation_loss: float | None
-    samples_per_s: float | None
-    checkpoint: str | None
-    host: str | None
-    process: int | None
-    error: str | None
-
-
-def run_status(folder: str | os.PathLike[str]) -> RunStatus:
-    """How the run in a folder stands.
-
-    Raises
-    ------
-    SimCroPError
-        There is no run.
-    """
-    place = Path(folder).expanduser()
-    config = read_run_config(place)
-    holder = lock_holder(place / LOCK_NAME)
-    newest: dict[str, Event] = {}
-    last: Event = {}
-    for event in read_events(place / EVENTS_NAME):
-        newest[event["event"]] = last = event
-    states = {"end": last.get("reason", "finished"), "error": "failed"}
-    state = states.get(last.get("event", ""), "killed" if last else "new")
-    step = newest.get("step", {})
-    return RunStatus(
-        name=config.name,
-        state="running" if holder else str(state),
-        step=int(step.get("step", 0)),
-        loss=step.get("loss"),
-        validation_loss=newest.get("validation", {}).get("loss"),
-        samples_per_s=step.get("samples_per_s"),
-        checkpoint=newest.get("checkpoint", {}).get("path"),
-        host=holder["host"] if holder else None,
-        process=holder["process"] if holder else None,
-        error=last.get("message") if last.get("event") == "error" else None,
-    )
-
-
-def request_stop(folder: str | os.PathLike[str]) -> bool:
-    """Ask the run in a folder to finish its step, save and end; False where none is running.
-
-    Raises
-    ------
-    SimCroPError
-        There is no run, or the folder cannot be written.
-    """
-    place = Path(folder).expanduser()
-    read_run_config(place)
-    if lock_holder(place / LOCK_NAME) is None:
-        return False
-    try:
-        (place / STOP_NAME).touch()
-    except OSError as e:
-        raise SimCroPError(
-            f"The run cannot be asked to stop ({e.strerror})",
-            code="cannot-write",
-            remedy="Check that you may write in its folder, or end its process with SIGTERM.",
-            path=place,
-        ) from e
-    return True

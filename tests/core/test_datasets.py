@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from made_ct import AFFINE, SHAPE, chest, save_nifti
 from made_store import MINILM, SPEC
 
@@ -24,6 +25,7 @@ from simcrop_core.datasets import (
 )
 from simcrop_core.datasets.ct_rate import volume_paths
 from simcrop_core.datasets.masks import Masks
+from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.geometry import axis_aligned_affine
 from simcrop_core.statements import FINDINGS, Meaning
@@ -308,6 +310,23 @@ def test_a_csv_of_reports_serves_a_whole_manifest(tmp_path: Path) -> None:
     assert [(f.study, f.part) for f in preflight(dataset).faults] == [("s6", "report")]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_a_scan_that_was_cut_short_is_seen_without_unpacking_it(
+    tmp_path: Path, suffix: str, packed: bool
+) -> None:
+    image = SimpleITK.GetImageFromArray(chest().T.astype(np.int16))
+    image.SetSpacing((1.5, 1.5, 3.0))
+    path = tmp_path / f"a{'.nii.gz' if packed and suffix == '.nii' else suffix}"
+    SimpleITK.WriteImage(image, path, useCompression=packed)
+    assert check_volume(path) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-700])
+    found = check_volume(path)
+    assert found is not None
+    assert found.code in ("truncated", "damaged")
+
+
 @pytest.mark.parametrize(
     ("rows", "word"),
     [
@@ -356,6 +375,8 @@ def test_phantoms_are_a_data_set_on_the_models_grid(tmp_path: Path) -> None:
     assert (batch.facts_BFSL[:, :, 0, 0] >= 0).all()
     with pytest.raises(SimCroPError, match="no phantoms from 5 to 5"):
         open_dataset("phantoms:5-5")
+    with pytest.raises(SimCroPError, match="Did you mean phantoms:0-2"):
+        open_dataset("phantom:0-2")
 
 
 # -- lists --------------------------------------------------------------------------------------

@@ -295,7 +295,9 @@ def test_an_earlier_phantom_is_kept_unless_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("coarse")
-def test_the_command_writes_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_phantoms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = tmp_path / "one"
     assert main(["phantom", "--seed", "18", "--out", str(one)]) == 0
     said = capsys.readouterr().out
@@ -319,6 +321,10 @@ def test_the_command_writes_phantoms(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert refused.count("\n") == 1
     assert "--overwrite" in refused
     assert main(["phantom", "--seed", "20", "--out", str(one / "ct.nii.gz")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    # Below a file, and found out before anything is made.
+    monkeypatch.setattr(files, "make_phantom", lambda *_: pytest.fail("it was made"))
+    assert main(["phantom", "--seed", "20", "--out", str(one / "ct.nii.gz" / "below")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     for wrong in (["--seed", "-1"], ["--seed", "x"], ["--seed", "1", "--count", "0"]):
         with pytest.raises(SystemExit) as caught:

@@ -19,7 +19,7 @@ from simcrop_training.cli import main
 
 from simcrop_core.model import load_model
 from simcrop_core.train.events import read_events
-from simcrop_core.train.run import run_status
+from simcrop_core.train.status import run_status
 
 LAUNCH = Path(__file__).parents[2] / "training" / "launch"
 
@@ -163,6 +163,9 @@ def test_runs_are_compared_in_a_table(
     facts = json.loads(capsys.readouterr().out)
     assert facts["differences"] == {"optim.lr": [0.001, 0.0001]}
     assert len(facts["runs"]) == 2
+    twice = f"{folders[0]}/../a"
+    assert main(["compare", folders[0], twice, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
 
 
 def test_refusals_are_one_line_and_exit_with_2(

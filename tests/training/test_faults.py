@@ -40,7 +40,8 @@ from simcrop_core.train.config import RunConfig
 from simcrop_core.train.events import EventLog, disk_is_full, end_event, read_events
 from simcrop_core.train.failures import replay_failure
 from simcrop_core.train.launch import Outcome, train
-from simcrop_core.train.run import Run, run_status
+from simcrop_core.train.run import Run
+from simcrop_core.train.status import run_status
 from simcrop_core.train.validation import Validation
 
 Configure = Callable[..., RunConfig]
@@ -380,6 +381,15 @@ def test_phantoms_are_made_until_somebody_asks_to_stop(
     assert train(run, config, resume=True) == Outcome(2, "finished")
     assert len(open_store(run / "phantoms")) == 5
     assert [step for step, _ in losses(run)] == [1, 2]
+
+
+def test_sentences_are_read_until_somebody_asks_to_stop(tmp_path: Path, store: Path) -> None:
+    told = []
+    config = tiny_config(store, model={"text_centred": True})
+    stop = lambda: "reading sentences" in told  # noqa: E731
+    tell = lambda what, done, total: told.append(what)  # noqa: E731
+    assert train(tmp_path / "run", config, stop=stop, tell=tell) == Outcome(0, "stopped")
+    assert train(tmp_path / "run", config, resume=True).reason == "finished"
 
 
 # -- replaying ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.model import load_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.train import checkpoint as checkpoints_module
+from simcrop_core.train import launch
 from simcrop_core.train.build import trained_config
 from simcrop_core.train.checkpoint import (
     Checkpoint,
@@ -43,7 +44,8 @@ from simcrop_core.train.events import (
     validation_event,
 )
 from simcrop_core.train.lock import RunLock, lock_holder
-from simcrop_core.train.run import Run, read_run_config, request_stop, run_status
+from simcrop_core.train.run import Run, read_run_config
+from simcrop_core.train.status import request_stop, run_status
 
 # -- events -------------------------------------------------------------------------------------
 
@@ -202,6 +204,27 @@ def test_a_run_is_made_once_and_never_over_other_things(tmp_path: Path, store: P
         Run.resume(tmp_path / "nowhere")
 
 
+def test_whether_a_folder_can_be_trained_in_is_known_before_a_model_is_built(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "build_model", lambda *_: pytest.fail("a model was built"))
+    config = tiny_config(store)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    run = Run.create(tmp_path / "run", config)
+    run.log.write(step_event(1, 0.5, {}, 1e-3, 2.0))
+    run.close()
+    for folder, resume, word in (
+        (tmp_path / "other", False, "holds other things"),
+        (tmp_path / "other" / "thesis.txt" / "run", False, "Nothing can be written"),
+        (tmp_path / "run", False, "a run here already"),
+        (tmp_path / "run", True, "other settings"),
+    ):
+        asked = tiny_config(store, run={"seed": 3}) if resume else config
+        with pytest.raises(SimCroPError, match=word):
+            launch.train(folder, asked, resume=resume)
+
+
 def test_a_run_goes_on_only_with_what_keeps_its_losses(tmp_path: Path, store: Path) -> None:
     Run.create(tmp_path / "run", tiny_config(store)).close()
     with pytest.raises(SimCroPError, match=r"other settings \(optim.lr, run.seed\)"):
@@ -222,6 +245,19 @@ def test_stopping_a_run_that_is_not_there_says_so(tmp_path: Path, store: Path) -
     run.close()
     assert not request_stop(run.folder)
     assert run_status(run.folder).state == "new"
+
+
+def test_a_run_whose_events_are_lost_stands_where_its_checkpoints_do(
+    tmp_path: Path, store: Path
+) -> None:
+    run = Run.create(tmp_path / "run", tiny_config(store))
+    for step in (5, 40):
+        (run.folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    (run.folder / "checkpoints" / "damaged-step-00000099-1").mkdir()
+    run.close()
+    status = run_status(run.folder)
+    assert (status.state, status.step) == ("killed", 40)
+    assert status.checkpoint == "checkpoints/step-00000040"
 
 
 # -- checkpoints --------------------------------------------------------------------------------
@@ -327,6 +363,26 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, made: Checkpoint) -> N
         write_checkpoint(replace(made, step=step, validation_loss=loss), tmp_path)
     prune(tmp_path, keep=2)
     assert [step_of(path) for path in checkpoints(tmp_path)] == [2, 4, 5]
+
+
+def test_a_checkpoint_is_told_once_though_the_disk_was_full_in_between(
+    tmp_path: Path, store: Path, made: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", tiny_config(store))
+    sync, calls = run.log.sync, []
+
+    def full_at_the_second() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "no room")
+        sync()
+
+    monkeypatch.setattr(run.log, "sync", full_at_the_second)
+    with pytest.raises(SimCroPError):
+        run.save(made)
+    run.save(made)
+    assert [e["event"] for e in run.events()] == ["checkpoint"]
+    run.close()
 
 
 def test_half_saves_of_killed_runs_are_cleared_away(

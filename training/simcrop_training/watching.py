@@ -11,8 +11,9 @@ from typing import Any
 from simcrop_core.cli.terminal import answer
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.events import EVENTS_NAME, read_events
-from simcrop_core.train.run import RunStatus, read_run_config, request_stop, run_status
+from simcrop_core.train.run import read_run_config
 from simcrop_core.train.settings import fields_of
+from simcrop_core.train.status import RunStatus, request_stop, run_status
 
 _POLL_S = 0.2
 
@@ -66,7 +67,8 @@ def run_stop(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Print a table of runs."""
-    rows = [_row(Path(folder)) for folder in arguments.dirs]
+    folders = list({Path(folder).resolve(): Path(folder) for folder in arguments.dirs}.values())
+    rows = [_row(folder) for folder in folders]
     metrics = sorted({name for row in rows for name in row["metrics"]})
     head = ["run", "recipe", "state", "step", "loss", "validation", *metrics, "samples/s"]
     table = [head]
@@ -80,7 +82,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in table
     ]
-    differences = _differences([Path(folder) for folder in arguments.dirs])
+    differences = _differences(folders)
     if differences:
         lines += ["", "settings that differ:"]
         lines += [

@@ -1,0 +1,50 @@
+"""``simcrop-viewer``: the desktop application."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+
+from simcrop_core import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="simcrop-viewer",
+        description="Read a report with the scan pointing back. Research use only, not for "
+        "diagnosis.",
+    )
+    made.add_argument("scan", nargs="?", metavar="CT", help="a scan: file or DICOM folder")
+    made.add_argument("--report", metavar="R", help="its report")
+    made.add_argument("--model", metavar="M", help="folder of a model")
+    made.add_argument("--version", action="version", version=f"simcrop-viewer {__version__}")
+    return made
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Open the window; returns when it is closed."""
+    arguments = parser().parse_args(words)
+    # Qt 5 is what this version is built on; people who use it can do nothing about that.
+    warnings.filterwarnings("ignore", message=".*Qt6 backend.*")
+    import napari
+    from napari._qt import qt_main_window
+
+    qt_main_window.SHOW_QT_WARNING = False
+
+    from simcrop_viewer.view.window import MainWindow
+
+    window = MainWindow()
+    window.show()
+    if arguments.model:
+        window.use_model(arguments.model)
+    if arguments.scan:
+        window.open(arguments.scan, arguments.report)
+    napari.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

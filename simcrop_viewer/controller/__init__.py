@@ -1,0 +1,1 @@
+"""What the application does: joins the models, the library and the views."""

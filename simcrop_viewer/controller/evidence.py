@@ -1,0 +1,261 @@
+"""From a scan and sentences to evidence: models, encoding, questions in one's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from psygnal import Signal
+
+from simcrop_core.alignment_result import AlignmentResult
+from simcrop_core.encoded import Encoded
+from simcrop_core.errors import SimCroPError
+from simcrop_viewer.model.jobs import Job, Jobs
+from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
+
+if TYPE_CHECKING:
+    from simcrop_core.model import SimCroP
+
+#: The most patches that can be asked for as a sentence's evidence.
+MOST_PATCHES = 1024
+_LANE = "model"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """An encoded scan and what its report's sentences look like in it."""
+
+    study: int
+    encoded: Encoded
+    report: AlignmentResult | None
+
+
+class EvidenceController:
+    """Holds the model, and keeps the session's statements supplied with evidence.
+
+    Attributes
+    ----------
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+    """
+
+    model_changed = Signal()
+    encoded_changed = Signal()
+    refused = Signal(SimCroPError)
+
+    def __init__(self, session: Session, jobs: Jobs) -> None:
+        self.device = "auto"
+        self._session = session
+        self._jobs = jobs
+        self._model: SimCroP | None = None
+        self._evidence: _Evidence | None = None
+        self._job: Job | None = None
+        session.study_changed.connect(self._study_changed)
+        session.report_changed.connect(self._report_changed)
+
+    # -- the model ------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> SimCroP | None:
+        return self._model
+
+    def load(self, folder: str | Path, then: Callable[[], None] = lambda: None) -> Job:
+        """Load a model; the one in use stays until the new one is whole."""
+
+        def read(tell: Callable[[str, int, int], None]) -> SimCroP:
+            tell("importing torch", 0, 2)
+            from simcrop_core.model import load_model
+
+            tell("reading the weights", 1, 2)
+            model = load_model(folder)
+            _ = model.text  # found and loaded, or refused, before anybody waits for an encoding
+            tell("reading", 2, 2)
+            return model
+
+        def use(model: SimCroP) -> None:
+            self.set_model(model)
+            then()
+
+        return self._jobs.start(
+            "Load the model", read, use, lane=_LANE, failed=self.refused.emit
+        )
+
+    def set_model(self, model: SimCroP | None) -> None:
+        """Use a model; evidence by another one goes."""
+        if model is self._model:
+            return
+        self._model = model
+        self._forget()
+        study = self._session.study
+        self._session.set_statements(statements_of(study and study.report, None))
+        self.model_changed.emit()
+
+    # -- encoding -------------------------------------------------------------------------------
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the open scan has been through the model."""
+        return self._evidence is not None
+
+    @property
+    def is_encoding(self) -> bool:
+        return self._job is not None and not self._job.is_over
+
+    def encode(self) -> Job | None:
+        """Send the scan through the model, then compare every sentence with it.
+
+        None where there is no study or no model. Evidence that is there stays until the new one
+        has come.
+        """
+        study, model = self._session.study, self._model
+        if study is None or model is None:
+            return None
+        if self._job is not None:
+            self._job.cancel()
+
+        def work(tell: Callable[[str, int, int], None]) -> _Evidence:
+            from simcrop_core.align import encode
+
+            encoded = encode(model, study.volume, device=self.device, progress=tell)
+            return _Evidence(study.number, encoded, self._aligned(model, encoded, study, tell))
+
+        def take(evidence: _Evidence) -> None:
+            now = self._session.study
+            if now is None or now.number != evidence.study or self._model is not model:
+                return  # it came late, for something that is closed
+            if now.report is not study.report:
+                evidence = _Evidence(evidence.study, evidence.encoded, None)
+            self._take(evidence)
+            if now.report is not study.report:
+                self._report_changed()
+
+        self._job = self._jobs.start(
+            "Encode the scan", work, take, lane=_LANE, failed=self.refused.emit
+        )
+        return self._job
+
+    def ask(self, text: str) -> Job | None:
+        """Compare a person's own words with the encoded scan, and select them.
+
+        None, and a refusal, where the scan is not encoded yet.
+        """
+        evidence, model = self._evidence, self._model
+        if evidence is None or model is None:
+            self.refused.emit(
+                SimCroPError(
+                    "The scan has not been encoded",
+                    code="not-encoded",
+                    remedy="Choose a model and press Encode.",
+                )
+            )
+            return None
+
+        def work(tell: Callable[[str, int, int], None]) -> AlignmentResult:
+            from simcrop_core.align import align
+
+            return align(
+                model,
+                evidence.encoded,
+                queries=[text],
+                top_k=self._most(evidence.encoded),
+                device=self.device,
+                progress=tell,
+            )
+
+        def take(result: AlignmentResult) -> None:
+            if self._evidence is not evidence:
+                return
+            said = Statement(result.sentences[0].text, result.sentences[0].section, result, 0)
+            statements = self._session.statements
+            same = [i for i, s in enumerate(statements) if s.is_query and s.text == said.text]
+            if not same:
+                statements = (*statements, said)
+                self._session.set_statements(statements)
+            self._session.select(same[0] if same else len(statements) - 1)
+
+        return self._jobs.start("Ask", work, take, lane=_LANE, failed=self.refused.emit)
+
+    # -- from place to sentences ----------------------------------------------------------------
+
+    def statements_at(self, world_mm: ArrayLike) -> list[tuple[int, float]]:
+        """Which statements look most like the patch at a RAS point, best first.
+
+        Returns
+        -------
+        list of (int, float)
+            The statement, and how many of its own standard deviations this patch's similarity
+            lies above its mean over the scan. Empty beyond the model's input.
+        """
+        ranked = []
+        for index, statement in enumerate(self._session.statements):
+            result = statement.result
+            if result is None:
+                continue
+            patch = result.patches.patch_at(world_mm)
+            if patch is None or not result.inside_N[patch]:
+                continue
+            values_N = result.similarity_SN[statement.row][result.inside_N]
+            spread = float(values_N.std()) or 1.0
+            here = float(result.similarity_SN[statement.row, patch])
+            ranked.append((index, (here - float(values_N.mean())) / spread))
+        return sorted(ranked, key=lambda entry: -entry[1])
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _aligned(
+        self, model: SimCroP, encoded: Encoded, study: OpenStudy, tell: Any
+    ) -> AlignmentResult | None:
+        from simcrop_core.align import align
+
+        if study.report is None or not study.report.sentences:
+            return None
+        return align(
+            model,
+            encoded,
+            study.report,
+            top_k=self._most(encoded),
+            device=self.device,
+            progress=tell,
+        )
+
+    @staticmethod
+    def _most(encoded: Encoded) -> int:
+        return max(1, min(MOST_PATCHES, int(np.count_nonzero(encoded.inside_N)) - 1))
+
+    def _take(self, evidence: _Evidence) -> None:
+        self._evidence = evidence
+        study = self._session.study
+        report = study and study.report
+        self._session.set_statements(statements_of(report, evidence.report))
+        self.encoded_changed.emit()
+
+    def _study_changed(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+        self._forget()
+
+    def _report_changed(self) -> None:
+        """Compare a new report with the scan as it was encoded."""
+        evidence, model, study = self._evidence, self._model, self._session.study
+        if evidence is None or model is None or study is None:
+            return
+
+        def work(tell: Callable[[str, int, int], None]) -> _Evidence:
+            result = self._aligned(model, evidence.encoded, study, tell)
+            return _Evidence(evidence.study, evidence.encoded, result)
+
+        def take(found: _Evidence) -> None:
+            now = self._session.study
+            if now is not None and now.report is study.report and self._model is model:
+                self._take(found)
+
+        self._jobs.start("Read the sentences", work, take, lane=_LANE, failed=self.refused.emit)
+
+    def _forget(self) -> None:
+        if self._evidence is not None:
+            self._evidence = None
+            self.encoded_changed.emit()

@@ -1,0 +1,135 @@
+"""Keeps all panes at the session's state, and the session at what people do in the panes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from numpy.typing import NDArray
+
+from simcrop_viewer import layers
+from simcrop_viewer.model.overlay import chosen_mask, heat, scales
+from simcrop_viewer.model.session import Session, Statement
+from simcrop_viewer.scene import Scene, Shown
+
+#: Colours of several statements at once: told apart by people who see few colours, and bright
+#: enough for lung and bone (Okabe and Ito's, lightened).
+COLORS: tuple[tuple[float, float, float], ...] = (
+    (1.00, 0.62, 0.10),
+    (0.34, 0.71, 0.91),
+    (0.10, 0.82, 0.55),
+    (0.94, 0.89, 0.26),
+    (0.95, 0.45, 0.70),
+    (0.65, 0.55, 1.00),
+)
+_ONE_COLOR = "#00e5ff"
+
+
+def hex_of(color: tuple[float, float, float]) -> str:
+    """``"#rrggbb"``."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color)
+
+
+class SceneController:
+    """Joins a session with panes."""
+
+    def __init__(self, session: Session, scenes: Sequence[Scene]) -> None:
+        self._session = session
+        self.scenes = tuple(scenes)
+        self._colormaps = {color: layers.one_color(color) for color in COLORS}
+        session.study_changed.connect(self._show_study)
+        session.position_changed.connect(self._move)
+        session.window_changed.connect(self._set_window)
+        session.selection_changed.connect(self._selected)
+        session.overlay.events.connect(self.draw)
+        for scene in self.scenes:
+            scene.moved = session.move_to
+
+    def close(self) -> None:
+        """Let go of session and panes."""
+        session = self._session
+        session.study_changed.disconnect(self._show_study)
+        session.position_changed.disconnect(self._move)
+        session.window_changed.disconnect(self._set_window)
+        session.selection_changed.disconnect(self._selected)
+        session.overlay.events.disconnect(self.draw)
+        for scene in self.scenes:
+            scene.close()
+
+    def draw(self) -> None:
+        """Draw the evidence of what is selected in all panes."""
+        settings = self._session.overlay
+        chosen = [s for s in self._session.selected if s.result is not None][: len(COLORS)]
+        shown = self._shown(chosen) if settings.visible else []
+        result = chosen[0].result if chosen else None
+        for scene in self.scenes:
+            scene.show_evidence(
+                None if result is None else result.patches,
+                shown,
+                heat=settings.draw != "outlines",
+                outlines=settings.draw != "heat",
+                opacity=settings.opacity,
+                smooth=settings.smooth,
+            )
+
+    def _shown(self, chosen: list[Statement]) -> list[Shown]:
+        settings = self._session.overlay
+        found = []
+        for number, statement in enumerate(chosen):
+            result = statement.result
+            assert result is not None
+            scale = self._scale(statement)
+            if len(chosen) == 1:
+                colormap, color = layers.clear_below(settings.colormap), _ONE_COLOR
+            else:
+                colormap, color = self._colormaps[COLORS[number]], hex_of(COLORS[number])
+            found.append(
+                Shown(
+                    heat(result, statement.row, scale, settings.threshold),
+                    chosen_mask(result, statement.row, settings.top_k),
+                    colormap,
+                    color,
+                )
+            )
+        return found
+
+    def _scale(self, statement: Statement) -> tuple[float, float]:
+        result = statement.result
+        assert result is not None
+        if self._session.overlay.normalise == "sentence":
+            return scales(result, (statement.row,), "sentence")[0]
+        everything = tuple(range(len(result.sentences)))
+        return scales(result, everything, "shared")[statement.row]
+
+    def _selected(self) -> None:
+        """Evidence of what was chosen last, and the crosshair on its best patch's own centre."""
+        self.draw()
+        selected = self._session.selected
+        if selected and selected[-1].result is not None:
+            result, row = selected[-1].result, selected[-1].row
+            self._session.move_to(result.patches.center(int(result.top(row)[0])))
+
+    def _show_study(self) -> None:
+        study = self._session.study
+        for scene in self.scenes:
+            if study is None:
+                scene.clear()
+            else:
+                scene.show_study(study.display, self._session.window)
+                for layer in scene.scan:
+                    layer.events.contrast_limits.connect(self._window_changed)
+
+    def _move(self) -> None:
+        position: NDArray[object] = self._session.position_mm
+        for scene in self.scenes:
+            scene.move_to(position)
+
+    def _set_window(self) -> None:
+        for scene in self.scenes:
+            scene.set_window(self._session.window)
+
+    def _window_changed(self, event: object) -> None:
+        """A person moved the contrast of one of the scan's layers."""
+        low, high = event.source.contrast_limits  # type: ignore[attr-defined]
+        from simcrop_viewer.model.windows import Window
+
+        self._session.set_window(Window.from_limits(low, high))

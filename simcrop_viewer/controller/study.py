@@ -1,0 +1,86 @@
+"""Opening and closing studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from psygnal import Signal
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.io import read_volume
+from simcrop_core.report import read_report, report_from_parts
+from simcrop_core.report_files import Part, Parts
+from simcrop_viewer.model.display import display_of
+from simcrop_viewer.model.jobs import Job, Jobs
+from simcrop_viewer.model.session import OpenStudy, Session
+
+
+class StudyController:
+    """Reads scans and reports beside the window; what is open changes only once all is read."""
+
+    refused = Signal(SimCroPError)
+
+    def __init__(self, session: Session, jobs: Jobs) -> None:
+        self._session = session
+        self._jobs = jobs
+        self._reading: Job | None = None
+
+    def open(
+        self,
+        scan: str | Path,
+        report: str | Path | None = None,
+        *,
+        series: str | None = None,
+        volume_name: str | None = None,
+        then: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Read a scan and its report; a study that cannot be read leaves what is open as it is.
+
+        An earlier reading that is still under way is given up.
+        """
+        if self._reading is not None:
+            self._reading.cancel()
+
+        def read(tell: Callable[[str, int, int], None]) -> OpenStudy:
+            tell("reading the report", 0, 3)
+            said = None if report is None else read_report(report, volume_name=volume_name)
+            tell("reading the scan", 1, 3)
+            volume = read_volume(scan, series=series)
+            tell("laying the scan out", 2, 3)
+            _ = volume.sha256  # takes a moment, and everything later asks for it
+            study = OpenStudy(volume, display_of(volume), said)
+            tell("reading", 3, 3)
+            return study
+
+        def show(study: OpenStudy) -> None:
+            self._session.show(study)
+            then()
+
+        self._reading = self._jobs.start(
+            "Open a study", read, show, lane="read", failed=self.refused.emit
+        )
+        return self._reading
+
+    def open_report(self, path: str | Path, *, volume_name: str | None = None) -> Job:
+        """Give the open scan another report."""
+
+        return self._jobs.start(
+            "Open a report",
+            lambda tell: read_report(path, volume_name=volume_name),
+            self._session.set_report,
+            lane="read",
+            failed=self.refused.emit,
+        )
+
+    def paste_report(self, text: str) -> None:
+        """Give the open scan a report from its text."""
+        try:
+            self._session.set_report(report_from_parts(Parts([Part(None, text)])))
+        except SimCroPError as e:
+            self.refused.emit(e)
+
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        self._session.show(None)

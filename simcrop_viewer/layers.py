@@ -1,0 +1,183 @@
+"""napari's layers and its axis order: nothing else in the application knows either.
+
+napari's arrays are (Z, Y, X), and so is its world here: millimetres towards Superior, Posterior
+and Left. With napari's own camera an axial plane then has the patient's right on the left of the
+screen and anterior at the top, in this application and in any napari window.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from napari.layers import Image, Labels, Vectors
+from napari.utils.colormaps import Colormap, ensure_colormap
+from numpy.typing import ArrayLike, NDArray
+
+from simcrop_core.geometry import FloatArray, Grid
+from simcrop_viewer.model.windows import Window
+
+PlaneName = Literal["axial", "coronal", "sagittal"]
+
+#: Where napari's three axes run, by the plane that is looked at: the first is the one stepped
+#: through.
+ORDER: dict[PlaneName, tuple[int, int, int]] = {
+    "axial": (0, 1, 2),
+    "coronal": (1, 0, 2),
+    "sagittal": (2, 0, 1),
+}
+#: Up and right on the screen, as napari's camera names the directions of growing coordinates.
+ORIENTATION_2D: dict[PlaneName, tuple[str, str]] = {
+    "axial": ("down", "right"),
+    "coronal": ("up", "right"),
+    "sagittal": ("up", "right"),
+}
+#: A patient in 3D is not mirrored: seen from the front, upright.
+ORIENTATION_3D = ("away", "down", "right")
+#: View direction and up, in napari's world: towards posterior, a little down and to the right.
+VIEW_3D = ((-0.35, 1.0, -0.45), (1.0, 0.0, 0.0))
+LETTERS: dict[PlaneName, dict[str, str]] = {
+    "axial": {"middle_left": "R", "middle_right": "L", "top_center": "A", "bottom_center": "P"},
+    "coronal": {"middle_left": "R", "middle_right": "L", "top_center": "S", "bottom_center": "I"},
+    "sagittal": {"middle_left": "A", "middle_right": "P", "top_center": "S", "bottom_center": "I"},
+}
+UNITS = ("mm", "mm", "mm")
+
+
+class Placed(NamedTuple):
+    """An array in napari's axis order and where it lies."""
+
+    data_ZYX: NDArray[Any]
+    scale: tuple[float, float, float]
+    translate: tuple[float, float, float]
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Keyword arguments of any layer."""
+        return {"scale": self.scale, "translate": self.translate, "units": UNITS}
+
+
+def to_napari(world_mm: ArrayLike) -> FloatArray:
+    """RAS millimetres -> napari's world; the last axis holds the coordinates."""
+    world = np.asarray(world_mm, dtype=np.float64)
+    return np.stack([world[..., 2], -world[..., 1], -world[..., 0]], axis=-1)
+
+
+def to_world(point_zyx: ArrayLike) -> FloatArray:
+    """napari's world -> RAS millimetres."""
+    point = np.asarray(point_zyx, dtype=np.float64)
+    return np.stack([-point[..., 2], -point[..., 1], point[..., 0]], axis=-1)
+
+
+def placed(values_XYZ: NDArray[Any], grid: Grid) -> Placed:
+    """An array on an axis-aligned grid as napari takes it; a view, nothing is copied.
+
+    Raises
+    ------
+    ValueError
+        The grid is oblique: napari does not slice rotated arrays.
+    """
+    if not grid.is_axis_aligned:
+        raise ValueError("Only axis-aligned arrays can be shown.")
+    world, signs = grid.nearest_axes()
+    array_of_world = [world.index(axis) for axis in range(3)]
+    # Superior, Posterior, Left grow with napari's coordinates.
+    wanted = {2: 1, 1: -1, 0: -1}
+    view = values_XYZ.transpose([array_of_world[axis] for axis in (2, 1, 0)])
+    spacing = grid.spacing_mm
+    scale, flips = [], []
+    for axis in (2, 1, 0):
+        array_axis = array_of_world[axis]
+        scale.append(spacing[array_axis])
+        flips.append(slice(None, None, 1 if signs[array_axis] == wanted[axis] else -1))
+    corners = to_napari(grid.to_world([[0, 0, 0], np.array(grid.shape) - 1]))
+    least = corners.min(axis=0)
+    z, y, x = (float(s) for s in scale)
+    return Placed(view[tuple(flips)], (z, y, x), (float(least[0]), float(least[1]), float(least[2])))
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+def ct_layer(ct: Placed, window: Window, **more: Any) -> Image:
+    """The scan."""
+    return Image(
+        ct.data_ZYX,
+        name="CT",
+        colormap="gray",
+        contrast_limits=window.limits,
+        interpolation2d="linear",
+        blending="opaque",
+        multiscale=False,
+        **ct.place,
+        **more,
+    )
+
+
+def heat_layer(heat: Placed, colormap: Colormap, name: str, *, smooth: bool, flat: bool) -> Image:
+    """Heat on the patch grid, not upsampled; ``flat`` for a plane, else for 3D."""
+    interpolation = "linear" if smooth else "nearest"
+    return Image(
+        heat.data_ZYX,
+        name=name,
+        colormap=colormap,
+        contrast_limits=(0.0, 1.0),
+        interpolation2d=interpolation,
+        interpolation3d=interpolation,
+        blending="translucent" if flat else "translucent_no_depth",
+        rendering="mip",
+        multiscale=False,
+        **heat.place,
+    )
+
+
+def labels_layer(labels: Placed, colors: dict[int | None, Any], name: str = "Structures") -> Labels:
+    """A segmentation."""
+    layer = Labels(
+        labels.data_ZYX,
+        name=name,
+        colormap=colors,
+        opacity=0.45,
+        rendering="iso_categorical",
+        multiscale=False,
+        **labels.place,
+    )
+    layer.editable = False
+    return layer
+
+
+def lines_layer(name: str, color: str, width_mm: float, **more: Any) -> Vectors:
+    """Straight lines in napari's world, none at first."""
+    return Vectors(
+        np.zeros((0, 2, 3)),
+        ndim=3,
+        name=name,
+        edge_color=color,
+        edge_width=width_mm,
+        vector_style="line",
+        length=1,
+        units=UNITS,
+        **more,
+    )
+
+
+def clear_below(name: str) -> Colormap:
+    """One of napari's or matplotlib's colour maps, clear at 0."""
+    colors = np.array(ensure_colormap(name).colors)
+    if len(colors) < 64:
+        colors = np.array(ensure_colormap(name).map(np.linspace(0, 1, 256)))
+    colors = np.concatenate([[[0, 0, 0, 0]], colors])
+    controls = np.concatenate([[0.0, 0.01], np.linspace(0.01, 1.0, len(colors) - 1)[1:], [1.0]])
+    return Colormap(
+        colors, name=f"{name}, clear at 0", controls=controls, interpolation="zero"
+    )
+
+
+def one_color(color: tuple[float, float, float]) -> Colormap:
+    """From clear at 0 over faint to one colour."""
+    faint = tuple(0.35 * part for part in color)
+    return Colormap(
+        np.array([[*color, 0.0], [*faint, 0.85], [*color, 1.0]]),
+        name=f"#{''.join(f'{round(255 * part):02x}' for part in color)}",
+        controls=np.array([0.0, 0.01, 1.0]),
+    )

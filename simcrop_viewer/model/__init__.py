@@ -1,0 +1,1 @@
+"""What the application knows: plain objects that tell of their changes, without Qt or napari."""

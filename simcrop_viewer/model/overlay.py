@@ -1,0 +1,87 @@
+"""How evidence is drawn over the scan, and the numbers that are drawn."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import EventedModel
+from pydantic import ConfigDict, Field
+
+from simcrop_core.alignment_result import AlignmentResult
+
+Draw = Literal["heat", "outlines", "both"]
+Normalise = Literal["sentence", "shared"]
+
+
+class OverlaySettings(EventedModel):
+    """What the overlay looks like; each field's change is told by ``events``."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    visible: bool = Field(True, title="Show", description="Show the evidence (H).")
+    top_k: int = Field(
+        64, ge=1, le=1024, title="K", description="Patches counted as a sentence's evidence."
+    )
+    draw: Draw = Field(
+        "both", title="Draw", description="Heat for all patches, outlines of the top K, or both."
+    )
+    threshold: float = Field(
+        0.5,
+        ge=0.0,
+        le=0.99,
+        title="Threshold",
+        description="Patches below this share of the scale are left clear.",
+    )
+    opacity: float = Field(0.5, ge=0.0, le=1.0, title="Opacity", description="Of the heat.")
+    colormap: str = Field("inferno", title="Colours", description="Of the heat of one sentence.")
+    normalise: Normalise = Field(
+        "sentence",
+        title="Scale",
+        description="From the least to the greatest similarity of each sentence, or of all shown.",
+    )
+    smooth: bool = Field(
+        False,
+        title="Smooth",
+        description="Interpolate between patches; the blocks are what the model says.",
+    )
+
+
+def heat(
+    result: AlignmentResult, sentence: int, scale: tuple[float, float], threshold: float
+) -> NDArray[np.float32]:
+    """Heat of a sentence on the patch grid, ``(I, J, K)`` in 0 to 1.
+
+    0 is clear: below the threshold, and beyond the scan. What is drawn at all has at least a
+    small value, so that a map that is clear at 0 shows it.
+    """
+    low, high = scale
+    values_N = result.similarity_SN[sentence].astype(np.float64)
+    share_N = np.clip((values_N - low) / max(high - low, 1e-12), 0.0, 1.0)
+    drawn_N = result.inside_N & (share_N >= threshold) & (share_N > 0)
+    # Above the threshold the whole scale of colours is used.
+    above_N = (share_N - threshold) / max(1 - threshold, 1e-12)
+    return result.patches.as_map(np.where(drawn_N, 0.02 + 0.98 * above_N, 0.0))
+
+
+def scales(
+    result: AlignmentResult, sentences: tuple[int, ...], normalise: Normalise
+) -> list[tuple[float, float]]:
+    """``(least, greatest)`` similarity for each sentence: its own, or of all of them."""
+    inside = result.inside_N
+    own = [
+        (float(row.min()), float(row.max()))
+        for row in (result.similarity_SN[s][inside] for s in sentences)
+    ]
+    if normalise == "sentence" or not own:
+        return own
+    shared = min(low for low, _ in own), max(high for _, high in own)
+    return [shared] * len(own)
+
+
+def chosen_mask(result: AlignmentResult, sentence: int, k: int) -> NDArray[np.bool_]:
+    """The top ``k`` patches of a sentence on the patch grid, ``(I, J, K)``."""
+    mask_N = np.zeros(len(result.patches), dtype=bool)
+    mask_N[result.top(sentence, k)] = True
+    return mask_N.reshape(result.patches.shape)

@@ -1,0 +1,327 @@
+"""One pane's picture: a napari viewer model and the layers in it, made once and kept.
+
+Choosing another sentence writes into the layers' arrays; layers are added when a study is opened
+and taken away when it is closed, never in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.components.overlays import TextOverlay
+from napari.layers import Image, Labels, Layer, Vectors
+from napari.utils.colormaps import Colormap
+from numpy.typing import ArrayLike, NDArray
+
+from simcrop_core.patches import PatchGrid
+from simcrop_viewer import layers
+from simcrop_viewer.layers import Placed, PlaneName
+from simcrop_viewer.model.display import Display
+from simcrop_viewer.model.outlines import plane_outlines, solid_outlines
+from simcrop_viewer.model.windows import Window
+
+SceneName = Literal["axial", "coronal", "sagittal", "3d"]
+SCENES: tuple[SceneName, ...] = ("axial", "coronal", "sagittal", "3d")
+PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
+_CROSS_COLOR = "#ffd54f"
+#: Planes are cut out of the crosshair around its middle, so that it hides nothing.
+_CROSS_GAP_MM = 8.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A statement's evidence as it is drawn: heat and chosen patches on the patch grid."""
+
+    heat_IJK: NDArray[np.float32]
+    chosen_IJK: NDArray[np.bool_]
+    colormap: Colormap
+    color: str
+
+
+class Scene:
+    """What one pane shows.
+
+    Parameters
+    ----------
+    name
+        Which plane, or ``"3d"``.
+    viewer
+        napari's model of it; a new one by default.
+
+    Attributes
+    ----------
+    scan
+        The scan's layers: one, or a plane in each direction in 3D.
+    moved
+        Called with RAS millimetres when a person steps through this pane's planes.
+    """
+
+    def __init__(self, name: SceneName, viewer: ViewerModel | None = None) -> None:
+        self.name = name
+        self.viewer = ViewerModel() if viewer is None else viewer
+        self.scan: tuple[Image, ...] = ()
+        self.labels: Labels | None = None
+        self.moved: Callable[[NDArray[np.float64]], None] = lambda world_mm: None
+        self._heat: list[Image] = []
+        self._boxes: list[Vectors] = []
+        self._cross: Vectors | None = None
+        self._patches: PatchGrid | None = None
+        self._position = np.zeros(3)
+        self._bounds = np.zeros((2, 3))
+        self._following = False
+        self._letters()
+        self.viewer.dims.events.current_step.connect(self._stepped)
+
+    @property
+    def is_3d(self) -> bool:
+        return self.name == "3d"
+
+    # -- the study ------------------------------------------------------------------------------
+
+    def show_study(self, display: Display, window: Window) -> None:
+        """Show a scan in place of what is there."""
+        self.clear()
+        ct = layers.placed(display.hu_XYZ, display.grid)
+        size = np.array(ct.data_ZYX.shape) * ct.scale
+        least = np.array(ct.translate) - np.array(ct.scale) / 2
+        self._bounds = np.stack([least, least + size])
+        if self.is_3d:
+            self.viewer.dims.ndisplay = 3
+            self.scan = tuple(self._plane_layer(ct, window, axis) for axis in range(3))
+        else:
+            self.scan = (layers.ct_layer(ct, window),)
+        self._cross = layers.lines_layer("Crosshair", _CROSS_COLOR, 0.35, opacity=0.7)
+        self._cross.scale, self._cross.translate = ct.scale, ct.translate
+        with self._quiet():
+            for layer in (*self.scan, self._cross):
+                self.viewer.add_layer(layer)
+        self._orient()
+        self.reset_view()
+        self.move_to(layers.to_world(self._bounds.mean(axis=0)))
+
+    def clear(self) -> None:
+        """Take everything away."""
+        with self._quiet():
+            own = [*self.scan, *self._heat, *self._boxes, self._cross, self.labels]
+            for layer in own:
+                if layer is not None and layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+        self.scan, self._heat, self._boxes = (), [], []
+        self._cross = self.labels = self._patches = None
+
+    def _plane_layer(self, ct: Placed, window: Window, axis: int) -> Image:
+        normal = tuple(1.0 if a == axis else 0.0 for a in range(3))
+        layer = layers.ct_layer(ct, window, depiction="plane", rendering="mip")
+        layer.blending = "translucent" if axis else "opaque"
+        layer.name = f"CT, {PLANES[axis]}"
+        layer.plane.normal = normal
+        layer.plane.thickness = 1
+        return layer
+
+    def _orient(self) -> None:
+        if self.is_3d:
+            self.viewer.scene.camera.orientation = layers.ORIENTATION_3D
+            return
+        self.viewer.dims.ndisplay = 2
+        self.viewer.dims.order = layers.ORDER[self.name]
+        self.viewer.scene.camera.orientation2d = layers.ORIENTATION_2D[self.name]
+
+    def reset_view(self) -> None:
+        """The whole scan; in 3D from the front, a little from above and from the patient's left."""
+        self.viewer.reset_view()
+        if self.is_3d:
+            self.viewer.scene.camera.set_view_direction(*layers.VIEW_3D)
+            self.viewer.scene.camera.zoom *= 0.8  # room for the corners that now stand out
+
+    def _letters(self) -> None:
+        if self.is_3d:
+            return
+        for position, letter in layers.LETTERS[self.name].items():
+            self.viewer.canvas.overlays[f"orient_{position}"] = TextOverlay(
+                text=letter, position=position, font_size=12, color="#f5f5f5", visible=True, box=False
+            )
+
+    # -- how it is looked at --------------------------------------------------------------------
+
+    def set_window(self, window: Window) -> None:
+        for layer in self.scan:
+            layer.contrast_limits = window.limits
+
+    @property
+    def window(self) -> Window | None:
+        """As a person set it on the scan's layer."""
+        return Window.from_limits(*self.scan[0].contrast_limits) if self.scan else None
+
+    def move_to(self, world_mm: ArrayLike) -> None:
+        """Show the plane through a RAS point and put the crosshair there."""
+        if not self.scan:
+            return
+        self._position = layers.to_napari(world_mm)
+        with self._quiet():
+            if self.is_3d:
+                for axis, layer in enumerate(self.scan):
+                    if layer in self.viewer.layers:
+                        data = np.array(layer.world_to_data(self._position))
+                        layer.plane.position = tuple(
+                            data if a == axis else n / 2 for a, (data, n) in enumerate(
+                                zip(data, layer.data.shape, strict=True)
+                            )
+                        )
+            else:
+                self.viewer.dims.point = tuple(self._position)
+            self._draw_cross()
+
+    def _stepped(self) -> None:
+        if self._following or self.is_3d or not self.scan:
+            return
+        axis = layers.ORDER[self.name][0]
+        point = self._position.copy()
+        point[axis] = self.viewer.dims.point[axis]
+        if point[axis] != self._position[axis]:
+            self.moved(layers.to_world(point))
+
+    def _draw_cross(self) -> None:
+        if self._cross is None or self._cross not in self.viewer.layers:
+            return
+        if self.is_3d:
+            return
+        normal, *across = layers.ORDER[self.name]
+        place = (self._position - self._cross.translate) / self._cross.scale
+        place[normal] = np.floor(place[normal] + 0.5)
+        low, high = ((side - self._cross.translate) / self._cross.scale for side in self._bounds)
+        gap = _CROSS_GAP_MM / np.array(self._cross.scale)
+        lines = []
+        for axis in across:
+            for begin, end in (
+                (low[axis], place[axis] - gap[axis]),
+                (place[axis] + gap[axis], high[axis]),
+            ):
+                start, direction = place.copy(), np.zeros(3)
+                start[axis], direction[axis] = begin, max(0.0, end - begin)
+                lines.append([start, direction])
+        self._cross.data = np.array(lines)
+
+    # -- evidence -------------------------------------------------------------------------------
+
+    def show_evidence(
+        self,
+        patches: PatchGrid | None,
+        shown: Sequence[Shown],
+        *,
+        heat: bool,
+        outlines: bool,
+        opacity: float,
+        smooth: bool,
+    ) -> None:
+        """Draw the evidence of some statements, or of none."""
+        if patches is not None and self._patches is not None and patches is not self._patches:
+            if not patches.grid.matches(self._patches.grid):
+                self._drop_evidence()
+        self._patches = patches or self._patches
+        for number, one in enumerate(shown):
+            self._ensure(number, one)
+            self._draw_heat(self._heat[number], one, heat, opacity, smooth)
+            self._draw_boxes(self._boxes[number], one, outlines)
+        for layer in (*self._heat[len(shown) :], *self._boxes[len(shown) :]):
+            layer.visible = False
+
+    def _ensure(self, number: int, one: Shown) -> None:
+        assert self._patches is not None
+        if number < len(self._heat):
+            return
+        label = "" if number == 0 else f" {number + 1}"
+        place = layers.placed(np.zeros(self._patches.shape, np.float32), self._patches.grid)
+        place = place._replace(data_ZYX=np.ascontiguousarray(place.data_ZYX))
+        heat = layers.heat_layer(
+            place, one.colormap, f"Evidence{label}", smooth=False, flat=not self.is_3d
+        )
+        boxes = layers.lines_layer(f"Top patches{label}", one.color, 0.07, opacity=1.0)
+        boxes.scale, boxes.translate = place.scale, place.translate
+        with self._quiet():
+            for layer in (heat, boxes):
+                self.viewer.add_layer(layer)
+            self._raise_cross()
+        self._heat.append(heat)
+        self._boxes.append(boxes)
+
+    def own_layers(self) -> list[Layer]:
+        """Layers of ours that are in the viewer."""
+        own = (*self.scan, *self._heat, *self._boxes, self._cross, self.labels)
+        return [layer for layer in own if layer is not None and layer in self.viewer.layers]
+
+    def _raise_cross(self) -> None:
+        order = self.viewer.layers
+        if self._cross is not None and self._cross in order:
+            order.move(order.index(self._cross), len(order))
+
+    def _draw_heat(
+        self, layer: Image, one: Shown, wanted: bool, opacity: float, smooth: bool
+    ) -> None:
+        if not wanted or layer not in self.viewer.layers:
+            layer.visible = False
+            return
+        assert self._patches is not None
+        # In 3D the chosen patches alone: heat in front would hide all that is behind.
+        heat = np.where(one.chosen_IJK, one.heat_IJK, 0) if self.is_3d else one.heat_IJK
+        layer.data[...] = layers.placed(heat, self._patches.grid).data_ZYX
+        if layer.colormap.name != one.colormap.name:
+            layer.colormap = one.colormap
+        if layer.opacity != opacity:
+            layer.opacity = opacity
+        interpolation = "linear" if smooth else "nearest"
+        if layer.interpolation2d != interpolation:
+            layer.interpolation2d = layer.interpolation3d = interpolation
+        if layer.visible:
+            layer.refresh(thumbnail=False, extent=False, highlight=False)
+        else:
+            layer.visible = True
+
+    def _draw_boxes(self, layer: Vectors, one: Shown, wanted: bool) -> None:
+        if not wanted or layer not in self.viewer.layers:
+            layer.visible = False
+            return
+        assert self._patches is not None
+        mask = layers.placed(one.chosen_IJK, self._patches.grid).data_ZYX
+        lines = (
+            solid_outlines(mask)
+            if self.is_3d
+            else plane_outlines(mask, layers.ORDER[self.name][0])
+        )
+        with layer.events.blocker_all():
+            layer.data = lines
+        layer.edge_color = one.color
+        layer.visible = True
+        layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+    def _drop_evidence(self) -> None:
+        with self._quiet():
+            for layer in (*self._heat, *self._boxes):
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+        self._heat, self._boxes = [], []
+
+    # -- the rest -------------------------------------------------------------------------------
+
+    def _quiet(self) -> _Following:
+        """While this lasts, steps are ours and not a person's."""
+        return _Following(self)
+
+    def close(self) -> None:
+        self.viewer.dims.events.current_step.disconnect(self._stepped)
+        self.clear()
+
+
+class _Following:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def __enter__(self) -> None:
+        self._before = self._scene._following
+        self._scene._following = True
+
+    def __exit__(self, *error: object) -> None:
+        self._scene._following = self._before

@@ -1,0 +1,164 @@
+"""Which model looks at the scan, and what was done to the scan on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QListWidget,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from simcrop_viewer.controller.evidence import EvidenceController
+from simcrop_viewer.model.jobs import Job
+from simcrop_viewer.model.session import Session
+
+_CHOOSE = "choose"
+
+
+class EncodePanel(QWidget):
+    """Model, device, notes; Encode and Cancel."""
+
+    model_wanted = Signal(str)
+
+    def __init__(self, session: Session, evidence: EvidenceController) -> None:
+        super().__init__()
+        self._session = session
+        self._evidence = evidence
+        self._job: Job | None = None
+        self.models = QComboBox()
+        self.models.setObjectName("models")
+        self.models.addItem("No model", "")
+        self.models.addItem("Choose a folder ...", _CHOOSE)
+        self.about = _words()
+        self.device = QLabel("not known yet")
+        self.scan = _words()
+        self.notes = QListWidget()
+        self.notes.setWordWrap(True)
+        self.notes.setSelectionMode(QListWidget.SelectionMode.NoSelection)
+        self.encode = QPushButton("Encode (Ctrl+E)")
+        self.encode.setObjectName("encode")
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(True)
+        self.progress.setVisible(False)
+        self._lay_out()
+        self.models.activated.connect(self._picked)
+        self.encode.clicked.connect(self.press)
+        session.study_changed.connect(self.tell)
+        session.report_changed.connect(self.tell)
+        evidence.model_changed.connect(self.tell)
+        evidence.encoded_changed.connect(self.tell)
+        self.tell()
+
+    def disconnect_all(self) -> None:
+        """Let go of session and controller."""
+        self._session.study_changed.disconnect(self.tell)
+        self._session.report_changed.disconnect(self.tell)
+        self._evidence.model_changed.disconnect(self.tell)
+        self._evidence.encoded_changed.disconnect(self.tell)
+
+    def _lay_out(self) -> None:
+        rows = QFormLayout()
+        rows.addRow("Model", self.models)
+        rows.addRow("", self.about)
+        rows.addRow("Device", self.device)
+        rows.addRow("Scan", self.scan)
+        body = QVBoxLayout(self)
+        body.setContentsMargins(6, 6, 6, 6)
+        body.addLayout(rows)
+        body.addWidget(QLabel("What was done to the scan and the report:"))
+        body.addWidget(self.notes, 1)
+        body.addWidget(self.progress)
+        body.addWidget(self.encode)
+
+    def press(self) -> None:
+        """Encode, or cancel what is under way."""
+        if self._job is not None and not self._job.is_over:
+            self._job.cancel()
+            return
+        self._job = self._evidence.encode()
+        if self._job is not None:
+            self._job.changed.connect(self.tell)
+        self.tell()
+
+    def offer(self, folder: Path, title: str | None = None) -> None:
+        """Put a model's folder among those to choose from."""
+        if self.models.findData(str(folder)) < 0:
+            place = self.models.count() - 1
+            self.models.insertItem(place, title or folder.name, str(folder))
+            self.models.setItemData(place, str(folder), int(Qt.ItemDataRole.ToolTipRole))
+
+    def show_model(self, folder: str) -> None:
+        """Show which one is in use."""
+        self.models.setCurrentIndex(max(0, self.models.findData(folder)))
+
+    def _picked(self) -> None:
+        folder = self.models.currentData()
+        if folder == _CHOOSE:
+            folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
+            if not folder:
+                self.models.setCurrentIndex(0)
+                return
+            self.offer(Path(folder))
+            self.show_model(folder)
+        self.model_wanted.emit(folder)
+
+    def tell(self) -> None:
+        """Say how everything stands."""
+        study, model = self._session.study, self._evidence.model
+        if study is None:
+            self.scan.setText("none is open")
+        else:
+            volume = study.volume
+            size = " x ".join(str(n) for n in volume.shape)
+            spacing = " x ".join(f"{s:.3g}" for s in volume.spacing_mm)
+            self.scan.setText(
+                f"{study.name}: {volume.format}, {size} voxels of {spacing} mm, "
+                f"axes to {volume.grid.axcodes}"
+            )
+        self.notes.clear()
+        for note in () if study is None else study.notes:
+            self.notes.addItem(f"• {note.text}")
+        if study is not None and not study.notes:
+            self.notes.addItem("Nothing: it was read as it is.")
+        if model is None:
+            self.about.setText("")
+        else:
+            from simcrop_core.device import select_device
+
+            self.device.setText(str(select_device(self._evidence.device)).upper())
+            card = model.card()
+            self.about.setText(str(card.get("provenance") or card.get("name") or ""))
+        self._tell_job()
+
+    def _tell_job(self) -> None:
+        job = self._job
+        going = job is not None and not job.is_over
+        ready = self._session.study is not None and self._evidence.model is not None
+        self.encode.setEnabled(going or ready)
+        if going:
+            assert job is not None
+            stopping = job.state == "stopping"
+            self.encode.setText("Cancelling ..." if stopping else "Cancel")
+            self.encode.setEnabled(not stopping)
+            self.progress.setRange(0, 100 if job.share is not None else 0)
+            self.progress.setValue(round(100 * (job.share or 0)))
+            self.progress.setFormat(f"{job.what}: %p %" if job.share is not None else job.what)
+        else:
+            again = "Encode again" if self._evidence.is_encoded else "Encode"
+            self.encode.setText(f"{again} (Ctrl+E)")
+        self.progress.setVisible(going)
+
+
+def _words() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    return label

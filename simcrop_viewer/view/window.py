@@ -1,0 +1,261 @@
+"""The window: napari's, with four views in the middle and our panels around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+from napari.qt import QtViewer
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QAction,
+    QFileDialog,
+    QInputDialog,
+    QMenu,
+    QShortcut,
+    QSplitter,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from simcrop_core.errors import SimCroPError
+from simcrop_viewer.controller.evidence import EvidenceController
+from simcrop_viewer.controller.scenes import SceneController
+from simcrop_viewer.controller.study import StudyController
+from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.session import Session
+from simcrop_viewer.model.windows import PRESETS
+from simcrop_viewer.scene import SCENES, Scene
+from simcrop_viewer.view.encode_panel import EncodePanel
+from simcrop_viewer.view.jobs_panel import JobsPanel
+from simcrop_viewer.view.message_bar import MessageBar
+from simcrop_viewer.view.overlay_panel import OverlayPanel
+from simcrop_viewer.view.pane import Pane
+from simcrop_viewer.view.posting import Poster
+from simcrop_viewer.view.report_panel import ReportPanel
+
+TITLE = "SimCroP Viewer"
+RESEARCH_ONLY = "Research use only, not for diagnosis"
+
+
+class MainWindow:
+    """The application's window and everything that it holds.
+
+    Attributes
+    ----------
+    session, jobs, studies, evidence, scenes
+        What is open and what is going on.
+    panes
+        The views, by name.
+    """
+
+    def __init__(self) -> None:
+        self.viewer = napari.Viewer(title=TITLE, show=False)
+        self.qt = self.viewer.window._qt_window
+        self._post = Poster(self.qt)
+        self.session = Session()
+        self.jobs = Jobs(self._post)
+        self.studies = StudyController(self.session, self.jobs)
+        self.evidence = EvidenceController(self.session, self.jobs)
+        scenes = [Scene("axial", self.viewer), *(Scene(name) for name in SCENES[1:])]
+        self.scenes = SceneController(self.session, scenes)
+        self.panes = {scene.name: self._pane(scene) for scene in scenes}
+        self.report = ReportPanel(self.session, self.evidence)
+        self.overlay = OverlayPanel(self.session)
+        self.encode = EncodePanel(self.session, self.evidence)
+        self.jobs_panel = JobsPanel(self.jobs)
+        self.messages = MessageBar()
+        self._closed = False
+        self._lay_out()
+        self._menu()
+        self._keys()
+        self.studies.refused.connect(self.tell)
+        self.evidence.refused.connect(self.tell)
+        self.evidence.encoded_changed.connect(self._show_report)
+        self.encode.model_wanted.connect(self.use_model)
+        self.session.study_changed.connect(self._title)
+        self._filter = _Filter(self)
+        self.qt.installEventFilter(self._filter)
+
+    # -- what can be done -----------------------------------------------------------------------
+
+    def open(self, scan: str | Path, report: str | Path | None = None) -> None:
+        """Read a scan, and its report; it is encoded at once where a model is there."""
+        self.messages.hide()
+        self.studies.open(scan, report, then=self._encode_if_ready)
+
+    def use_model(self, folder: str | Path) -> None:
+        """Load a model from its folder; ``""`` for none."""
+        if not folder:
+            self.evidence.set_model(None)
+            return
+        self.messages.hide()
+        self.encode.offer(Path(folder))
+        self.encode.show_model(str(folder))
+        self.evidence.load(folder, then=self._encode_if_ready)
+
+    def tell(self, error: SimCroPError) -> None:
+        """Say what went wrong."""
+        self.messages.tell(error)
+
+    def show(self) -> None:
+        self.viewer.window.show()
+        self.qt.resize(1600, 1000)
+        left = self.viewer.window._qt_viewer.dockLayerControls
+        horizontal = Qt.Orientation.Horizontal
+        self.qt.resizeDocks([left, self.docks["side"]], [220, 420], horizontal)
+
+    def close(self) -> None:
+        """Stop all work and let go of everything; the window closes."""
+        self._let_go()
+        self.viewer.close()
+
+    def _encode_if_ready(self) -> None:
+        if self.evidence.model is not None and self.session.study is not None:
+            self.encode.press()
+
+    # -- how it is put together -----------------------------------------------------------------
+
+    def _pane(self, scene: Scene) -> Pane:
+        own = self.viewer.window._qt_viewer if scene.viewer is self.viewer else None
+        pane = Pane(scene, self.session, own or QtViewer(scene.viewer))
+        pane.maximised.connect(self._maximise)
+        return pane
+
+    def _lay_out(self) -> None:
+        rows, self._rows = QSplitter(Qt.Orientation.Vertical), []
+        for names in (("axial", "coronal"), ("sagittal", "3d")):
+            row = QSplitter(Qt.Orientation.Horizontal)
+            row.setHandleWidth(3)
+            for name in names:
+                row.addWidget(self.panes[name])
+            row.setSizes([1000, 1000])
+            rows.addWidget(row)
+            self._rows.append(row)
+        rows.setSizes([1000, 1000])
+        rows.setHandleWidth(3)
+        self.qt.centralWidget().layout().addWidget(rows)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.report, "Report")
+        self.tabs.addTab(self.overlay, "Overlay")
+        self.tabs.addTab(self.encode, "Encode")
+        side = QWidget()
+        body = QVBoxLayout(side)
+        body.setContentsMargins(0, 8, 0, 0)
+        body.addWidget(self.messages)
+        body.addWidget(self.tabs)
+        window = self.viewer.window
+        self.docks: dict[str, Any] = {
+            "side": window.add_dock_widget(side, name="Study", area="right"),
+            "jobs": window.add_dock_widget(self.jobs_panel, name="Jobs", area="bottom"),
+        }
+        self.docks["jobs"].setVisible(False)
+        self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
+        self.jobs.over.connect(
+            lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running))
+        )
+        self._title()
+
+    def _menu(self) -> None:
+        menu = QMenu("&Study", self.qt)
+        for title, keys, do in (
+            ("Open scan (file) ...", "Ctrl+O", self._choose_file),
+            ("Open scan (DICOM folder) ...", "Ctrl+Shift+O", self._choose_folder),
+            ("Open report ...", "Ctrl+R", self._choose_report),
+            ("Paste report ...", "Ctrl+Shift+V", self._paste_report),
+            ("Encode", "Ctrl+E", self.encode.press),
+            ("Close study", "Ctrl+W", self.studies.close),
+        ):
+            action = QAction(title, self.qt)
+            action.triggered.connect(lambda *_, do=do: do())
+            self._shortcut(keys, do)
+            action.setText(f"{title}\t{keys}")
+            menu.addAction(action)
+        bar = self.qt.menuBar()
+        bar.insertMenu(bar.actions()[0], menu)
+
+    def _keys(self) -> None:
+        session = self.session
+        self._shortcut("J", lambda: session.step(1))
+        self._shortcut("K", lambda: session.step(-1))
+        self._shortcut("H", self._toggle_overlay)
+        self._shortcut("U", self.report.select_unsupported)
+        for number, name in enumerate(PRESETS, 1):
+            self._shortcut(f"F{number}", lambda name=name: session.set_window(PRESETS[name]))
+
+    def _shortcut(self, keys: str, do: Callable[[], Any]) -> None:
+        shortcut = QShortcut(QKeySequence(keys), self.qt)
+        shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
+        shortcut.activated.connect(lambda: do())
+
+    # -- answers to people ----------------------------------------------------------------------
+
+    def _toggle_overlay(self) -> None:
+        self.session.overlay.visible = not self.session.overlay.visible
+
+    def _maximise(self, pane: Pane) -> None:
+        alone = any(not p.isVisible() for p in self.panes.values() if p is not pane)
+        for other in self.panes.values():
+            other.setVisible(alone or other is pane)
+        for row in self._rows:
+            row.setVisible(alone or row.isAncestorOf(pane))
+
+    def _choose_file(self) -> None:
+        patterns = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.npz *.dcm);;All files (*)"
+        path, _ = QFileDialog.getOpenFileName(self.qt, "Open a scan", "", patterns)
+        if path:
+            self.open(path)
+
+    def _choose_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self.qt, "Folder of a DICOM series")
+        if path:
+            self.open(path)
+
+    def _choose_report(self) -> None:
+        patterns = "Reports (*.txt *.json *.csv *.dcm);;All files (*)"
+        path, _ = QFileDialog.getOpenFileName(self.qt, "Open a report", "", patterns)
+        if path:
+            self.studies.open_report(path)
+
+    def _paste_report(self) -> None:
+        text, agreed = QInputDialog.getMultiLineText(self.qt, "Paste a report", "Text:")
+        if agreed and text.strip():
+            self.studies.paste_report(text)
+
+    def _show_report(self) -> None:
+        if self.evidence.is_encoded:
+            self.tabs.setCurrentWidget(self.report)
+
+    def _title(self) -> None:
+        study = self.session.study
+        name = "" if study is None else f"{study.name} · "
+        self.qt.setWindowTitle(f"{name}{TITLE} · {RESEARCH_ONLY}")
+
+    def _let_go(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.jobs.close()
+        for panel in (self.report, self.overlay, self.encode, self.jobs_panel):
+            panel.disconnect_all()
+        self.scenes.close()
+        for pane in self.panes.values():
+            if pane.scene.viewer is not self.viewer:
+                pane.close_canvas()
+
+
+class _Filter(QObject):
+    """Sees the window close, and what is dropped on it."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window.qt)
+        self._window = window
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        if event.type() == QEvent.Type.Close:
+            self._window._let_go()
+        return False

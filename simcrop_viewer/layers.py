@@ -7,6 +7,7 @@ screen and anterior at the top, in this application and in any napari window.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -161,6 +162,32 @@ def lines_layer(name: str, color: str, width_mm: float, **more: Any) -> Vectors:
     )
 
 
+def set_lines(layer: Vectors, lines_M23: FloatArray, color: str | None = None) -> None:
+    """Put other lines into a layer, in place of its own.
+
+    The layer's array keeps its length where it can, since a new one sets much of napari going;
+    rows that are left over have no length.
+    """
+    count = len(lines_M23)
+    if count > len(layer.data):
+        room = np.zeros((max(16, 1 << (count - 1).bit_length()), 2, 3))
+        room[:count] = lines_M23
+        layer.data = room
+    else:
+        layer.data[:count] = lines_M23
+        layer.data[count:] = 0
+    if color is not None and to_hex(layer.edge_color) != {color}:
+        layer.edge_color = color
+    layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+
+def to_hex(colors_M4: NDArray[Any]) -> set[str]:
+    """The different colours of some rows, ``"#rrggbb"``."""
+    different = np.unique(np.round(255 * np.asarray(colors_M4)[:, :3]).astype(int), axis=0)
+    return {"#" + "".join(f"{part:02x}" for part in row) for row in different}
+
+
+@lru_cache
 def clear_below(name: str) -> Colormap:
     """One of napari's or matplotlib's colour maps, clear at 0."""
     colors = np.array(ensure_colormap(name).colors)

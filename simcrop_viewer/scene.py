@@ -163,17 +163,20 @@ class Scene:
         self._position = layers.to_napari(world_mm)
         with self._quiet():
             if self.is_3d:
-                for axis, layer in enumerate(self.scan):
-                    if layer in self.viewer.layers:
-                        data = np.array(layer.world_to_data(self._position))
-                        layer.plane.position = tuple(
-                            data if a == axis else n / 2 for a, (data, n) in enumerate(
-                                zip(data, layer.data.shape, strict=True)
-                            )
-                        )
+                self._place_planes()
             else:
-                self.viewer.dims.point = tuple(self._position)
-            self._draw_cross()
+                axis = layers.ORDER[self.name][0]
+                if self.viewer.dims.point[axis] != self._position[axis]:
+                    self.viewer.dims.set_point(axis, self._position[axis])
+                self._draw_cross()
+
+    def _place_planes(self) -> None:
+        """The three planes of the 3D view through the position."""
+        for axis, layer in enumerate(self.scan):
+            if layer in self.viewer.layers:
+                place = (np.array(layer.data.shape) - 1) / 2
+                place[axis] = layer.world_to_data(self._position)[axis]
+                layer.plane.position = tuple(place)
 
     def _stepped(self) -> None:
         if self._following or self.is_3d or not self.scan:
@@ -186,8 +189,6 @@ class Scene:
 
     def _draw_cross(self) -> None:
         if self._cross is None or self._cross not in self.viewer.layers:
-            return
-        if self.is_3d:
             return
         normal, *across = layers.ORDER[self.name]
         place = (self._position - self._cross.translate) / self._cross.scale
@@ -203,7 +204,7 @@ class Scene:
                 start, direction = place.copy(), np.zeros(3)
                 start[axis], direction[axis] = begin, max(0.0, end - begin)
                 lines.append([start, direction])
-        self._cross.data = np.array(lines)
+        layers.set_lines(self._cross, np.array(lines))
 
     # -- evidence -------------------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ class Scene:
             self._draw_heat(self._heat[number], one, heat, opacity, smooth)
             self._draw_boxes(self._boxes[number], one, outlines)
         for layer in (*self._heat[len(shown) :], *self._boxes[len(shown) :]):
-            layer.visible = False
+            _show(layer, False)
 
     def _ensure(self, number: int, one: Shown) -> None:
         assert self._patches is not None
@@ -262,7 +263,7 @@ class Scene:
         self, layer: Image, one: Shown, wanted: bool, opacity: float, smooth: bool
     ) -> None:
         if not wanted or layer not in self.viewer.layers:
-            layer.visible = False
+            _show(layer, False)
             return
         assert self._patches is not None
         # In 3D the chosen patches alone: heat in front would hide all that is behind.
@@ -278,11 +279,11 @@ class Scene:
         if layer.visible:
             layer.refresh(thumbnail=False, extent=False, highlight=False)
         else:
-            layer.visible = True
+            layer.visible = True  # draws it too
 
     def _draw_boxes(self, layer: Vectors, one: Shown, wanted: bool) -> None:
         if not wanted or layer not in self.viewer.layers:
-            layer.visible = False
+            _show(layer, False)
             return
         assert self._patches is not None
         mask = layers.placed(one.chosen_IJK, self._patches.grid).data_ZYX
@@ -291,11 +292,8 @@ class Scene:
             if self.is_3d
             else plane_outlines(mask, layers.ORDER[self.name][0])
         )
-        with layer.events.blocker_all():
-            layer.data = lines
-        layer.edge_color = one.color
-        layer.visible = True
-        layer.refresh(thumbnail=False, extent=False, highlight=False)
+        layers.set_lines(layer, lines, one.color)
+        _show(layer, True)
 
     def _drop_evidence(self) -> None:
         with self._quiet():
@@ -313,6 +311,11 @@ class Scene:
     def close(self) -> None:
         self.viewer.dims.events.current_step.disconnect(self._stepped)
         self.clear()
+
+
+def _show(layer: Layer, visible: bool) -> None:
+    if layer.visible != visible:  # napari sets the scene up anew even where nothing changes
+        layer.visible = visible
 
 
 class _Following:

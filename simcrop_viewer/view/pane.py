@@ -72,11 +72,12 @@ class Pane(QWidget):
         session.position_changed.connect(self._tell_where)
         session.study_changed.connect(self._tell_where)
 
-    def close_canvas(self) -> None:
-        """Let go of session and canvas."""
+    def let_go(self, *, canvas: bool) -> None:
+        """Let go of the session, and of the canvas where it is ours."""
         self._session.position_changed.disconnect(self._tell_where)
         self._session.study_changed.disconnect(self._tell_where)
-        self.canvas.close()
+        if canvas:
+            self.canvas.close()
 
     # -- the mouse ------------------------------------------------------------------------------
 

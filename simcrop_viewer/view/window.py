@@ -244,8 +244,7 @@ class MainWindow:
             panel.disconnect_all()
         self.scenes.close()
         for pane in self.panes.values():
-            if pane.scene.viewer is not self.viewer:
-                pane.close_canvas()
+            pane.let_go(canvas=pane.scene.viewer is not self.viewer)
 
 
 class _Filter(QObject):

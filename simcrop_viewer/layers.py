@@ -22,13 +22,13 @@ PlaneName = Literal["axial", "coronal", "sagittal"]
 
 #: Where napari's three axes run, by the plane that is looked at: the first is the one stepped
 #: through.
-ORDER: dict[PlaneName, tuple[int, int, int]] = {
+ORDER: dict[str, tuple[int, int, int]] = {
     "axial": (0, 1, 2),
     "coronal": (1, 0, 2),
     "sagittal": (2, 0, 1),
 }
 #: Up and right on the screen, as napari's camera names the directions of growing coordinates.
-ORIENTATION_2D: dict[PlaneName, tuple[str, str]] = {
+ORIENTATION_2D: dict[str, tuple[str, str]] = {
     "axial": ("down", "right"),
     "coronal": ("up", "right"),
     "sagittal": ("up", "right"),
@@ -37,7 +37,7 @@ ORIENTATION_2D: dict[PlaneName, tuple[str, str]] = {
 ORIENTATION_3D = ("away", "down", "right")
 #: View direction and up, in napari's world: towards posterior, a little down and to the right.
 VIEW_3D = ((-0.35, 1.0, -0.45), (1.0, 0.0, 0.0))
-LETTERS: dict[PlaneName, dict[str, str]] = {
+LETTERS: dict[str, dict[str, str]] = {
     "axial": {"middle_left": "R", "middle_right": "L", "top_center": "A", "bottom_center": "P"},
     "coronal": {"middle_left": "R", "middle_right": "L", "top_center": "S", "bottom_center": "I"},
     "sagittal": {"middle_left": "A", "middle_right": "P", "top_center": "S", "bottom_center": "I"},
@@ -91,10 +91,12 @@ def placed(values_XYZ: NDArray[Any], grid: Grid) -> Placed:
         array_axis = array_of_world[axis]
         scale.append(spacing[array_axis])
         flips.append(slice(None, None, 1 if signs[array_axis] == wanted[axis] else -1))
-    corners = to_napari(grid.to_world([[0, 0, 0], np.array(grid.shape) - 1]))
+    corners = to_napari(grid.to_world(np.array([[0, 0, 0], np.array(grid.shape) - 1])))
     least = corners.min(axis=0)
     z, y, x = (float(s) for s in scale)
-    return Placed(view[tuple(flips)], (z, y, x), (float(least[0]), float(least[1]), float(least[2])))
+    return Placed(
+        view[tuple(flips)], (z, y, x), (float(least[0]), float(least[1]), float(least[2]))
+    )
 
 
 # -- layers ---------------------------------------------------------------------------------------
@@ -195,9 +197,7 @@ def clear_below(name: str) -> Colormap:
         colors = np.array(ensure_colormap(name).map(np.linspace(0, 1, 256)))
     colors = np.concatenate([[[0, 0, 0, 0]], colors])
     controls = np.concatenate([[0.0, 0.01], np.linspace(0.01, 1.0, len(colors) - 1)[1:], [1.0]])
-    return Colormap(
-        colors, name=f"{name}, clear at 0", controls=controls, interpolation="zero"
-    )
+    return Colormap(colors, name=f"{name}, clear at 0", controls=controls, interpolation="zero")
 
 
 def one_color(color: tuple[float, float, float]) -> Colormap:

@@ -142,7 +142,12 @@ class Scene:
             return
         for position, letter in layers.LETTERS[self.name].items():
             self.viewer.canvas.overlays[f"orient_{position}"] = TextOverlay(
-                text=letter, position=position, font_size=12, color="#f5f5f5", visible=True, box=False
+                text=letter,
+                position=position,
+                font_size=12,
+                color="#f5f5f5",
+                visible=True,
+                box=False,
             )
 
     # -- how it is looked at --------------------------------------------------------------------
@@ -219,10 +224,10 @@ class Scene:
         smooth: bool,
     ) -> None:
         """Draw the evidence of some statements, or of none."""
-        if patches is not None and self._patches is not None and patches is not self._patches:
-            if not patches.grid.matches(self._patches.grid):
-                self._drop_evidence()
-        self._patches = patches or self._patches
+        before = self._patches
+        if patches and before and patches is not before and not patches.grid.matches(before.grid):
+            self._drop_evidence()
+        self._patches = patches or before
         for number, one in enumerate(shown):
             self._ensure(number, one)
             self._draw_heat(self._heat[number], one, heat, opacity, smooth)
@@ -288,9 +293,7 @@ class Scene:
         assert self._patches is not None
         mask = layers.placed(one.chosen_IJK, self._patches.grid).data_ZYX
         lines = (
-            solid_outlines(mask)
-            if self.is_3d
-            else plane_outlines(mask, layers.ORDER[self.name][0])
+            solid_outlines(mask) if self.is_3d else plane_outlines(mask, layers.ORDER[self.name][0])
         )
         layers.set_lines(layer, lines, one.color)
         _show(layer, True)

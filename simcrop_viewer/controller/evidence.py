@@ -80,9 +80,7 @@ class EvidenceController:
             self.set_model(model)
             then()
 
-        return self._jobs.start(
-            "Load the model", read, use, lane=_LANE, failed=self.refused.emit
-        )
+        return self._jobs.start("Load the model", read, use, lane=_LANE, failed=self.refused.emit)
 
     def set_model(self, model: SimCroP | None) -> None:
         """Use a model; evidence by another one goes."""
@@ -91,7 +89,7 @@ class EvidenceController:
         self._model = model
         self._forget()
         study = self._session.study
-        self._session.set_statements(statements_of(study and study.report, None))
+        self._session.set_statements(statements_of(None if study is None else study.report, None))
         self.model_changed.emit()
 
     # -- encoding -------------------------------------------------------------------------------
@@ -229,7 +227,7 @@ class EvidenceController:
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
         study = self._session.study
-        report = study and study.report
+        report = None if study is None else study.report
         self._session.set_statements(statements_of(report, evidence.report))
         self.encoded_changed.emit()
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from numpy.typing import NDArray
-
 from simcrop_viewer import layers
 from simcrop_viewer.model.overlay import chosen_mask, heat, scales
 from simcrop_viewer.model.session import Session, Statement
+from simcrop_viewer.model.windows import Window
 from simcrop_viewer.scene import Scene, Shown
 
 #: Colours of several statements at once: told apart by people who see few colours, and bright
@@ -119,9 +118,8 @@ class SceneController:
                     layer.events.contrast_limits.connect(self._window_changed)
 
     def _move(self) -> None:
-        position: NDArray[object] = self._session.position_mm
         for scene in self.scenes:
-            scene.move_to(position)
+            scene.move_to(self._session.position_mm)
 
     def _set_window(self) -> None:
         for scene in self.scenes:
@@ -130,6 +128,4 @@ class SceneController:
     def _window_changed(self, event: object) -> None:
         """A person moved the contrast of one of the scan's layers."""
         low, high = event.source.contrast_limits  # type: ignore[attr-defined]
-        from simcrop_viewer.model.windows import Window
-
         self._session.set_window(Window.from_limits(low, high))

@@ -78,7 +78,7 @@ def place_in_words(world_mm: ArrayLike) -> str:
     """A RAS point as people read it: ``"R 31.0  P 12.5  S 210.0 mm"``."""
     parts = []
     for value, (positive, negative) in zip(
-        np.asarray(world_mm, dtype=np.float64), ("RL", "AP", "SI"), strict=True
+        np.asarray(world_mm, dtype=np.float64), (("R", "L"), ("A", "P"), ("S", "I")), strict=True
     ):
         rounded = round(float(value), 1)
         parts.append(f"{positive if rounded >= 0 else negative} {abs(rounded):.1f}")

@@ -39,7 +39,8 @@ def solid_outlines(mask: NDArray[np.bool_]) -> Lines:
         first, second = (axis for axis in range(3) if axis != along)
         # The four cells that meet in each edge of the grid.
         cells = [
-            np.roll(padded, (a, b), axis=(first, second)) for a, b in ((0, 0), (1, 0), (0, 1), (1, 1))
+            np.roll(padded, (a, b), axis=(first, second))
+            for a, b in ((0, 0), (1, 0), (0, 1), (1, 1))
         ]
         count = np.sum(cells, axis=0)
         across_the_corner = (count == 2) & (cells[0] == cells[3])

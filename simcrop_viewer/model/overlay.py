@@ -20,24 +20,32 @@ class OverlaySettings(EventedModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    visible: bool = Field(True, title="Show", description="Show the evidence (H).")
+    visible: bool = Field(default=True, title="Show", description="Show the evidence (H).")
     top_k: int = Field(
-        64, ge=1, le=1024, title="K", description="Patches counted as a sentence's evidence."
+        default=64,
+        ge=1,
+        le=1024,
+        title="K",
+        description="Patches counted as a sentence's evidence.",
     )
     draw: Draw = Field(
-        "both", title="Draw", description="Heat for all patches, outlines of the top K, or both."
+        default="both",
+        title="Draw",
+        description="Heat for all patches, outlines of the top K, or both.",
     )
     threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0.0,
         le=0.99,
         title="Threshold",
         description="Patches below this share of the scale are left clear.",
     )
-    opacity: float = Field(0.5, ge=0.0, le=1.0, title="Opacity", description="Of the heat.")
-    colormap: str = Field("inferno", title="Colours", description="Of the heat of one sentence.")
+    opacity: float = Field(default=0.5, ge=0.0, le=1.0, title="Opacity", description="Of the heat.")
+    colormap: str = Field(
+        default="inferno", title="Colours", description="Of the heat of one sentence."
+    )
     normalise: Normalise = Field(
-        "sentence",
+        default="sentence",
         title="Scale",
         description="From the least to the greatest similarity of each sentence, or of all shown.",
     )

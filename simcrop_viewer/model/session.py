@@ -206,9 +206,7 @@ class Session:
             self.window_changed.emit()
 
 
-def statements_of(
-    report: Report | None, result: AlignmentResult | None
-) -> tuple[Statement, ...]:
+def statements_of(report: Report | None, result: AlignmentResult | None) -> tuple[Statement, ...]:
     """A report's sentences as statements, with their evidence in ``result`` if there is one."""
     sentences = () if report is None else report.sentences
     return tuple(

@@ -110,5 +110,3 @@ def _limits(info: FieldInfo) -> tuple[float | None, float | None]:
     low = next((m.ge for m in info.metadata if hasattr(m, "ge")), None)
     high = next((m.le for m in info.metadata if hasattr(m, "le")), None)
     return low, high
-
-

@@ -70,7 +70,7 @@ class OverlayPanel(QWidget):
             spin.valueChanged.connect(self._edited)
             values.addWidget(spin)
         self.follow = QCheckBox("Choose the window by the sentence")
-        self.follow.setToolTip('A sentence on a nodule is looked at in the lung window, and so on.')
+        self.follow.setToolTip("A sentence on a nodule is looked at in the lung window, and so on.")
         inside = QVBoxLayout(box)
         inside.addLayout(presets)
         inside.addLayout(values)

@@ -166,5 +166,3 @@ class Pane(QWidget):
         if axis is not None:
             words = place_in_words(self._session.position_mm).removesuffix(" mm").split("  ")
             self._where.setText(f"{words[axis]} mm")
-
-

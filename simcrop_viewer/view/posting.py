@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from qtpy.QtCore import QObject, Qt, Signal, Slot
 
@@ -17,11 +18,9 @@ class Poster(QObject):
         self._posted.connect(self._call, Qt.ConnectionType.QueuedConnection)
 
     def __call__(self, function: Callable[[], None]) -> None:
-        try:
+        with suppress(RuntimeError):  # the window is gone; nobody waits for this
             self._posted.emit(function)
-        except RuntimeError:  # the window is gone; nobody waits for this
-            pass
 
-    @Slot(object)
+    @Slot(object)  # type: ignore[untyped-decorator]
     def _call(self, function: Callable[[], None]) -> None:
         function()

@@ -196,14 +196,14 @@ class ReportPanel(QWidget):
             if chosen:
                 place = selection.index(index)
                 several = len(selection) > 1
-                color = (hex_of(COLORS[place]) if place < len(COLORS) else None) if several else (
-                    ONE_COLOR
+                color = (
+                    (hex_of(COLORS[place]) if place < len(COLORS) else None)
+                    if several
+                    else (ONE_COLOR)
                 )
             item.setData(_COLOR, color)
             if chosen and index == selection[-1]:
-                self.list.setCurrentItem(
-                    item, self.list.selectionModel().SelectionFlag.NoUpdate
-                )
+                self.list.setCurrentItem(item, self.list.selectionModel().SelectionFlag.NoUpdate)
                 self.list.scrollToItem(item)
         self._telling = False
 
@@ -261,7 +261,7 @@ class _Sentences(QListWidget):
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setMouseTracking(True)
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+    def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.text().lower() in ("j", "k", "h", "u"):
             event.ignore()  # keys of the window, not a search for a sentence by its first letter
             return
@@ -271,7 +271,7 @@ class _Sentences(QListWidget):
 class _SentenceDelegate(QStyledItemDelegate):
     """Sentences wrapped as in a text, with a stripe in their colour and their score."""
 
-    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex) -> QSize:  # noqa: N802
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex) -> QSize:
         heading = index.data(_HEADING) is not None
         width = self.parent().viewport().width()
         room = width - 2 * _PAD - _STRIPE - (0 if heading else _SCORE_WIDTH)
@@ -285,9 +285,7 @@ class _SentenceDelegate(QStyledItemDelegate):
         )
         return QSize(width, bounds.height() + 2 * _PAD)
 
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex
-    ) -> None:
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         painter.save()
         heading = index.data(_HEADING) is not None
         rect, palette = option.rect, option.palette
@@ -316,9 +314,7 @@ class _SentenceDelegate(QStyledItemDelegate):
             self._paint_score(painter, rect, score)
         painter.restore()
 
-    def _paint_score(
-        self, painter: QPainter, rect: QRect, score: tuple[float, bool]
-    ) -> None:
+    def _paint_score(self, painter: QPainter, rect: QRect, score: tuple[float, bool]) -> None:
         value, supported = score
         box = QRect(rect.right() - _SCORE_WIDTH, rect.top() + _PAD, _SCORE_WIDTH - _PAD, 16)
         painter.setPen(QColor("#7bd88f" if supported else "#e0a458"))
@@ -348,7 +344,7 @@ class _History(QLineEdit):
         self._asked.append(text)
         self._at = len(self._asked)
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+    def keyPressEvent(self, event: QKeyEvent) -> None:
         step = {Qt.Key.Key_Up: -1, Qt.Key.Key_Down: 1}.get(event.key())
         if step is None or not self._asked:
             super().keyPressEvent(event)

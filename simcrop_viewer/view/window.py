@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,7 @@ class MainWindow:
         }
         self.docks["jobs"].setVisible(False)
         self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
-        self.jobs.over.connect(
-            lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running))
-        )
+        self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running)))
         self._title()
 
     def _menu(self) -> None:
@@ -184,8 +183,8 @@ class MainWindow:
         self._shortcut("K", lambda: session.step(-1))
         self._shortcut("H", self._toggle_overlay)
         self._shortcut("U", self.report.select_unsupported)
-        for number, name in enumerate(PRESETS, 1):
-            self._shortcut(f"F{number}", lambda name=name: session.set_window(PRESETS[name]))
+        for number, window in enumerate(PRESETS.values(), 1):
+            self._shortcut(f"F{number}", partial(session.set_window, window))
 
     def _shortcut(self, keys: str, do: Callable[[], Any]) -> None:
         shortcut = QShortcut(QKeySequence(keys), self.qt)
@@ -254,7 +253,7 @@ class _Filter(QObject):
         super().__init__(window.qt)
         self._window = window
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Close:
             self._window._let_go()
         return False

@@ -99,6 +99,7 @@ class Scene:
         with self._quiet():
             for layer in (*self.scan, self._cross):
                 self.viewer.add_layer(layer)
+            self._choose_scan()
         self._orient()
         self.reset_view()
         self.move_to(layers.to_world(self._bounds.mean(axis=0)))
@@ -251,6 +252,7 @@ class Scene:
             for layer in (heat, boxes):
                 self.viewer.add_layer(layer)
             self._raise_cross()
+            self._choose_scan()
         self._heat.append(heat)
         self._boxes.append(boxes)
 
@@ -258,6 +260,11 @@ class Scene:
         """Layers of ours that are in the viewer."""
         own = (*self.scan, *self._heat, *self._boxes, self._cross, self.labels)
         return [layer for layer in own if layer is not None and layer in self.viewer.layers]
+
+    def _choose_scan(self) -> None:
+        """napari's own controls are those of the scan, not of the layer that came last."""
+        if self.scan and self.scan[0] in self.viewer.layers:
+            self.viewer.layers.selection.active = self.scan[0]
 
     def _raise_cross(self) -> None:
         order = self.viewer.layers

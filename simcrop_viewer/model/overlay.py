@@ -50,7 +50,7 @@ class OverlaySettings(EventedModel):
         description="From the least to the greatest similarity of each sentence, or of all shown.",
     )
     smooth: bool = Field(
-        False,
+        default=False,
         title="Smooth",
         description="Interpolate between patches; the blocks are what the model says.",
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from napari.qt import QtViewer
 from numpy.typing import NDArray
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from simcrop_viewer import layers
 from simcrop_viewer.model.display import hu_at, place_in_words
@@ -49,6 +49,10 @@ class Pane(QWidget):
         self._hovered = QLabel()
         self._hovered.setObjectName(f"hovered-{scene.name}")
         self._where = QLabel()
+        for label in (self._hovered, self._where):  # words must not push the panes about
+            label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._where.setMinimumWidth(90)
+        self._hovered.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._grow = QToolButton()
         self._grow.setText("⤢")
         self._grow.setToolTip("Show this view alone, or all again (double-click)")
@@ -59,8 +63,7 @@ class Pane(QWidget):
         strip.setContentsMargins(6, 0, 2, 0)
         strip.addWidget(title)
         strip.addWidget(self._where)
-        strip.addStretch(1)
-        strip.addWidget(self._hovered)
+        strip.addWidget(self._hovered, 1)
         strip.addWidget(self._grow)
         self.canvas.dims.setVisible(False)
         body = QVBoxLayout(self)

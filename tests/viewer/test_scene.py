@@ -1,0 +1,264 @@
+"""What the panes show: right side, right millimetre, without a window."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from made_view import best_patch
+from napari.layers import Layer
+
+from simcrop_core.alignment_result import AlignmentResult
+from simcrop_core.geometry import Grid, axis_aligned_affine
+from simcrop_core.report import Report
+from simcrop_viewer import layers
+from simcrop_viewer.controller.scenes import COLORS, SceneController, hex_of
+from simcrop_viewer.model.session import OpenStudy, Session, statements_of
+from simcrop_viewer.model.windows import PRESETS, Window
+from simcrop_viewer.scene import SCENES, Scene
+
+AXES = [
+    "".join(letters)
+    for order in itertools.permutations(("RL", "AP", "SI"))
+    for letters in itertools.product(*order)
+]
+
+
+@pytest.mark.parametrize("axcodes", AXES)
+def test_every_voxel_is_where_it_is_in_the_patient(axcodes: str) -> None:
+    shape = (5, 6, 7)
+    affine = axis_aligned_affine(axcodes, (1.5, 2.0, 3.5), (12.0, -40.0, 300.0), shape)
+    grid = Grid(shape, affine)
+    values = np.arange(np.prod(shape)).reshape(shape)
+    placed = layers.placed(values, grid)
+    assert placed.data_ZYX.base is not None  # a view, nothing copied
+    layer = Layer.create(placed.data_ZYX, placed.place, "image")
+    for voxel in np.ndindex(*shape):
+        point = layers.to_napari(grid.to_world(voxel))
+        index = tuple(np.round(layer.world_to_data(point)).astype(int))
+        assert layer.data[index] == values[voxel]
+
+
+def test_coordinates_there_and_back() -> None:
+    world = np.random.default_rng(0).normal(size=(9, 3))
+    np.testing.assert_allclose(layers.to_world(layers.to_napari(world)), world)
+    # Superior, Posterior and Left grow.
+    np.testing.assert_array_equal(layers.to_napari([1, 0, 0]), [0, 0, -1])
+    np.testing.assert_array_equal(layers.to_napari([0, 1, 0]), [0, -1, 0])
+    np.testing.assert_array_equal(layers.to_napari([0, 0, 1]), [1, 0, 0])
+
+
+def test_oblique_arrays_are_refused() -> None:
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    with pytest.raises(ValueError, match="axis-aligned"):
+        layers.placed(np.zeros((9, 9, 9)), Grid((9, 9, 9), affine))
+
+
+@pytest.fixture
+def panes(session: Session):
+    controller = SceneController(session, [Scene(name) for name in SCENES])
+    session.show(session.study)
+    yield {scene.name: scene for scene in controller.scenes}
+    controller.close()
+
+
+@pytest.fixture
+def shown(session: Session, report: Report, result: AlignmentResult, panes: dict[str, Scene]):
+    session.set_statements(statements_of(report, result))
+    return panes
+
+
+def evidence(scene: Scene) -> list[Layer]:
+    return [x for x in scene.own_layers() if x.name.startswith("Evidence") and x.visible]
+
+
+def boxes(scene: Scene) -> list[Layer]:
+    return [x for x in scene.own_layers() if x.name.startswith("Top") and x.visible]
+
+
+def test_the_panes_show_the_plane_through_the_crosshair(
+    session: Session, study: OpenStudy, panes: dict[str, Scene]
+) -> None:
+    voxel = np.array([10, 30, 41])
+    session.move_to(study.volume.grid.to_world(voxel))
+    point = layers.to_napari(study.volume.grid.to_world(voxel))
+    for axis, name in enumerate(("axial", "coronal", "sagittal")):
+        scene = panes[name]
+        assert scene.viewer.dims.point[axis] == pytest.approx(point[axis], abs=1e-6)
+        assert scene.viewer.dims.order == layers.ORDER[name]
+        [scan] = scene.scan
+        seen = scan._slice.image.raw
+        hu = study.volume.hu_XYZ
+        # Rows and columns of the pane, as napari slices them, from the scan's own array (LPS).
+        wanted = {
+            "axial": hu[:, :, voxel[2]].T,
+            "coronal": hu[:, voxel[1], :].T,
+            "sagittal": hu[voxel[0], :, :].T,
+        }[name]
+        np.testing.assert_array_equal(np.squeeze(seen), wanted)
+
+
+def test_stepping_through_a_pane_moves_the_crosshair_and_the_other_panes(
+    session: Session, panes: dict[str, Scene]
+) -> None:
+    before = session.position_mm.copy()
+    axial = panes["axial"].viewer
+    axial.dims.set_point(0, axial.dims.point[0] + 12.3)
+    assert session.position_mm[2] == pytest.approx(before[2] + 12.3, abs=2.1)  # a plane's step
+    np.testing.assert_allclose(session.position_mm[:2], before[:2])
+    assert panes["coronal"]._cross is not None
+    cross = panes["coronal"]._cross
+    [across] = {tuple(line[0][:1]) for line in cross.data if line[1][2]}  # those to the left
+    height = across[0] * cross.scale[0] + cross.translate[0]
+    assert height == pytest.approx(session.position_mm[2], abs=1e-6)
+
+
+def test_the_window_is_that_of_all_panes(session: Session, panes: dict[str, Scene]) -> None:
+    session.set_window(PRESETS["bone"])
+    for scene in panes.values():
+        assert all(tuple(s.contrast_limits) == PRESETS["bone"].limits for s in scene.scan)
+    panes["coronal"].scan[0].contrast_limits = (-100, 100)  # as by napari's own control
+    assert session.window == Window(200, 0)
+    assert tuple(panes["axial"].scan[0].contrast_limits) == (-100, 100)
+
+
+def test_choosing_a_sentence_shows_its_heat_and_jumps_to_its_best_patch(
+    session: Session, result: AlignmentResult, shown: dict[str, Scene]
+) -> None:
+    session.select(2)
+    center = result.patches.center(best_patch(2))
+    np.testing.assert_allclose(session.position_mm, center)
+    for scene in shown.values():
+        [heat] = evidence(scene)
+        index = tuple(np.round(heat.world_to_data(layers.to_napari(center))).astype(int))
+        assert heat.data[index] == heat.data.max() == pytest.approx(1)
+        corner = result.patches.center(2)  # padding: similar, and never shown
+        index = tuple(np.round(heat.world_to_data(layers.to_napari(corner))).astype(int))
+        assert heat.data[index] == 0
+        assert heat.colormap.map([0.0])[0, 3] == 0
+        assert heat.colormap.map([0.02])[0, 3] > 0.5
+
+
+def test_layers_stay_while_sentences_change(session: Session, shown: dict[str, Scene]) -> None:
+    session.select(0)
+    before = {name: [id(x) for x in scene.viewer.layers] for name, scene in shown.items()}
+    data = {name: [id(x.data) for x in scene.viewer.layers] for name, scene in shown.items()}
+    for index in (1, 2, 3, 0):
+        session.select(index)
+        session.overlay.top_k = 20 + index
+    assert before == {n: [id(x) for x in s.viewer.layers] for n, s in shown.items()}
+    assert data == {n: [id(x.data) for x in s.viewer.layers] for n, s in shown.items()}
+
+
+def test_outlines_lie_on_the_borders_of_the_chosen_patches(
+    session: Session, result: AlignmentResult, shown: dict[str, Scene]
+) -> None:
+    session.overlay.top_k = 1
+    session.select(1)
+    box = result.patches.box(best_patch(1))
+    low, high = (layers.to_napari(c) for c in (box.low_mm, box.high_mm))
+    least, most = np.minimum(low, high), np.maximum(low, high)
+    for axis, name in enumerate(("axial", "coronal", "sagittal")):
+        [lines] = boxes(shown[name])
+        drawn = lines.data[np.abs(lines.data[:, 1]).sum(axis=1) > 0]
+        assert len(drawn) == 4
+        ends = np.concatenate([drawn[:, 0], drawn.sum(axis=1)]) * lines.scale + lines.translate
+        for across in set(range(3)) - {axis}:
+            assert ends[:, across].min() == pytest.approx(least[across])
+            assert ends[:, across].max() == pytest.approx(most[across])
+        assert ends[:, axis] == pytest.approx((least[axis] + most[axis]) / 2)
+    [solid] = boxes(shown["3d"])
+    assert (np.abs(solid.data[:, 1]).sum(axis=1) > 0).sum() == 12
+
+
+def test_several_sentences_have_a_colour_each(session: Session, shown: dict[str, Scene]) -> None:
+    session.select(0, 1, 3)
+    for scene in shown.values():
+        assert len(evidence(scene)) == 3
+        wanted = [{hex_of(color)} for color in COLORS[:3]]
+        assert [layers.to_hex(x.edge_color) for x in boxes(scene)] == wanted
+    session.select(1)
+    for scene in shown.values():
+        assert len(evidence(scene)) == len(boxes(scene)) == 1
+
+
+def test_what_is_switched_off_is_not_there(session: Session, shown: dict[str, Scene]) -> None:
+    session.select(0)
+    session.overlay.draw = "outlines"
+    assert not any(evidence(s) for s in shown.values())
+    assert all(boxes(s) for s in shown.values())
+    session.overlay.draw = "heat"
+    assert all(evidence(s) for s in shown.values())
+    assert not any(boxes(s) for s in shown.values())
+    session.overlay.visible = False
+    assert not any(evidence(s) or boxes(s) for s in shown.values())
+
+
+def test_each_control_of_the_overlay_changes_the_picture(
+    session: Session, shown: dict[str, Scene]
+) -> None:
+    session.select(0)
+    scene = shown["axial"]
+
+    def picture() -> tuple[object, ...]:
+        heat, lines = evidence(scene)[0], boxes(scene)[0]
+        return (
+            heat.data.tobytes(), heat.opacity, heat.interpolation2d, heat.colormap.name,
+            lines.data.tobytes(),
+        )  # fmt: skip
+
+    before = picture()
+    for name, value in (
+        ("top_k", 11), ("normalise", "shared"), ("threshold", 0.3), ("opacity", 0.9),
+        ("colormap", "viridis"), ("smooth", True),
+    ):  # fmt: skip
+        setattr(session.overlay, name, value)
+        assert picture() != before, name
+        before = picture()
+
+
+def test_a_layer_that_was_deleted_is_missed_by_nobody(
+    session: Session, shown: dict[str, Scene]
+) -> None:
+    session.select(0)
+    scene = shown["axial"]
+    for layer in list(scene.viewer.layers):
+        scene.viewer.layers.remove(layer)
+    session.select(1)
+    session.set_window(PRESETS["bone"])
+    session.move_to(session.position_mm + 5)
+    session.show(session.study)
+    assert [x.name for x in scene.viewer.layers] == ["CT", "Crosshair"]
+
+
+def test_closing_leaves_nothing_of_a_study(session: Session, shown: dict[str, Scene]) -> None:
+    session.select(0, 1)
+    session.show(None)
+    for scene in shown.values():
+        assert len(scene.viewer.layers) == 0
+
+
+def test_foreign_layers_stay(session: Session, panes: dict[str, Scene]) -> None:
+    viewer = panes["axial"].viewer
+    own = viewer.add_points([[0, 0, 0]], name="mine")
+    session.show(None)
+    assert list(viewer.layers) == [own]
+
+
+def test_no_layer_names_file_or_patient(shown: dict[str, Scene], session: Session) -> None:
+    session.select(0, 1)
+    names = {layer.name for scene in shown.values() for layer in scene.viewer.layers}
+    assert names <= {
+        "CT", "CT, axial", "CT, coronal", "CT, sagittal", "Crosshair", "Evidence", "Evidence 2",
+        "Top patches", "Top patches 2",
+    }  # fmt: skip
+
+
+def test_three_dimensions_are_seen_from_the_front(panes: dict[str, Scene]) -> None:
+    camera = panes["3d"].viewer.scene.camera
+    assert tuple(str(o) for o in camera.orientation) == layers.ORIENTATION_3D
+    view, up = np.array(camera.view_direction), np.array(camera.up_direction)
+    assert view[1] > 0.7  # towards posterior
+    assert up[0] > 0.7  # superior is up

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from simcrop_core.cli.terminal import answer, load, progress_bar
 from simcrop_core.errors import SimCroPError
 from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
 from simcrop_core.volume import Note
 
+if TYPE_CHECKING:
+    from simcrop_core.device import Progress
+    from simcrop_core.evaluate.grounding_result import GroundingResult
+    from simcrop_core.evaluate.prior import Prior
+    from simcrop_core.input_spec import InputSpec
+    from simcrop_core.study import Study
+
 
 def run_grounding(arguments: argparse.Namespace) -> int:
     from simcrop_core.evaluate.cases import phantom_cases
     from simcrop_core.evaluate.grounding import evaluate_grounding
-    from simcrop_core.evaluate.prior import Prior
-    from simcrop_core.outputs import whole_file
 
     first, count, learnt = arguments.seed, arguments.phantoms, arguments.prior_phantoms
     if first < learnt:
@@ -27,37 +34,12 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             remedy=f"Choose a --seed of {VALIDATION_SEED} or above.",
         )
     refuse_straddling(first, first + count)
-    if isinstance(arguments.json, str) and not Path(arguments.json).absolute().parent.is_dir():
-        raise SimCroPError(
-            "The folder of the --json file is not there",
-            path=arguments.json,
-            code="cannot-write",
-            remedy="Make it, or name another file.",
-        )
+    refuse_outputs(arguments)
     with progress_bar(arguments) as progress:
         model = load(arguments)
         _ = model.text  # refused before anything is rendered
         spec = model.input_spec
-        prior = None
-        if learnt:
-            # At half the resolution, where patches allow: regions are all that is looked at.
-            patch = tuple(p // 2 if p % 2 == 0 else p for p in spec.patch_shape)
-            factor = [p // q for p, q in zip(spec.patch_shape, patch, strict=True)]
-            coarse = spec.model_copy(
-                update={
-                    "shape": tuple(n // f for n, f in zip(spec.shape, factor, strict=True)),
-                    "spacing_mm": tuple(
-                        s * f for s, f in zip(spec.spacing_mm, factor, strict=True)
-                    ),
-                    "patch_shape": patch,
-                }
-            )
-            prior = Prior()
-            cases = phantom_cases(range(learnt), coarse, workers=arguments.workers)
-            for number, case in enumerate(cases):
-                progress("learning the prior", number, learnt)
-                for said in case.said:
-                    prior.add(said)
+        prior = _learnt_prior(spec, learnt, arguments.workers, progress)
         result = evaluate_grounding(
             model,
             phantom_cases(range(first, first + count), spec, workers=arguments.workers),
@@ -67,15 +49,109 @@ def run_grounding(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
             progress=progress,
         )
+        notes = _notes(first, count)
+        notes += _draw(arguments, result, lambda study: _phantom(study, spec), spec, progress)
     facts = result.to_dict() | {"seed": first, "phantoms": count, "prior_phantoms": learnt}
-    notes = _notes(first, count)
+    give(arguments, facts, result.lines(), notes)
+    return 0
+
+
+def refuse_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what could not be computed on or written, before anything long begins."""
+    from simcrop_core.device import resolve_precision, select_device
+    from simcrop_core.figure import SUFFIXES
+
+    resolve_precision(select_device(arguments.device), arguments.precision)
+    picture = getattr(arguments, "picture", None)
+    for option, file in (("--json", arguments.json), ("--picture", picture)):
+        if not isinstance(file, str):
+            continue
+        path = Path(file)
+        if not path.absolute().parent.is_dir() or path.is_dir():
+            raise SimCroPError(
+                f"The folder of the {option} file is not there"
+                if not path.is_dir()
+                else f"This is a folder, and {option} takes a file",
+                path=file,
+                code="cannot-write",
+                remedy="Make it, or name another file."
+                if not path.is_dir()
+                else "Name a file in it.",
+            )
+    if picture is not None and Path(picture).suffix.lower() not in SUFFIXES:
+        raise SimCroPError(
+            "A picture is written as .png, .pdf or .svg",
+            path=picture,
+            code="figure-suffix",
+            remedy="Let the name of --picture end in one of these.",
+        )
+
+
+def give(
+    arguments: argparse.Namespace, facts: dict[str, Any], lines: list[str], notes: list[Note]
+) -> None:
+    """Print the answer, or write it to the file of ``--json`` and print the tables."""
+    from simcrop_core.outputs import whole_file
+
     facts["notes"] = [note.to_dict() for note in notes]
     if isinstance(arguments.json, str):
         with whole_file(Path(arguments.json)) as hidden:
             hidden.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", "utf-8")
         arguments.json = False
-    answer(arguments, facts, [*result.lines(), *(f"Note: {note.text}" for note in notes)])
-    return 0
+    answer(arguments, facts, [*lines, *(f"Note: {note.text}" for note in notes)])
+
+
+def _learnt_prior(spec: InputSpec, learnt: int, workers: int, progress: Progress) -> Prior | None:
+    """The prior of so many training phantoms."""
+    from simcrop_core.evaluate.cases import phantom_cases
+    from simcrop_core.evaluate.prior import Prior
+
+    if not learnt:
+        return None
+    # At half the resolution, where patches allow: regions are all that is looked at.
+    patch = tuple(p // 2 if p % 2 == 0 else p for p in spec.patch_shape)
+    factor = [p // q for p, q in zip(spec.patch_shape, patch, strict=True)]
+    coarse = spec.model_copy(
+        update={
+            "shape": tuple(n // f for n, f in zip(spec.shape, factor, strict=True)),
+            "spacing_mm": tuple(s * f for s, f in zip(spec.spacing_mm, factor, strict=True)),
+            "patch_shape": patch,
+        }
+    )
+    prior = Prior()
+    for number, case in enumerate(phantom_cases(range(learnt), coarse, workers=workers)):
+        progress("learning the prior", number, learnt)
+        for said in case.said:
+            prior.add(said)
+    return prior
+
+
+def _phantom(study: str, spec: InputSpec) -> Study:
+    """A phantom by its id, as it was evaluated."""
+    from simcrop_core.phantoms.study import make_phantom, prepared_grid
+
+    seed = int(study.removeprefix("phantom-"))
+    return make_phantom(seed, prepared_grid(seed, spec))
+
+
+def _draw(
+    arguments: argparse.Namespace,
+    result: GroundingResult,
+    study_of: Callable[[str], Study],
+    spec: InputSpec,
+    progress: Progress,
+) -> list[Note]:
+    """Write the picture, if one is wanted and there is something to show."""
+    if arguments.picture is None:
+        return []
+    from simcrop_core.evaluate.picture import draw_extremes
+    from simcrop_core.figure import save_figure
+
+    if not result.pointed:
+        return [Note("no-picture", "No sentence has a region, so no picture was drawn.")]
+    progress("drawing", 0, 1)
+    save_figure(draw_extremes(result, study_of, spec), arguments.picture)
+    return []
 
 
 def _notes(first: int, count: int) -> list[Note]:

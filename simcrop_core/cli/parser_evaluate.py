@@ -1,0 +1,63 @@
+"""What ``simcrop evaluate`` understands."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from simcrop_core.cli.parser import _command, _compute_options, _later, _model_option, _whole
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add the command and its verbs."""
+    evaluate = commands.add_parser("evaluate", help="measure how well a model does")
+    verbs = evaluate.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_grounding(verbs)
+
+
+def _add_grounding(verbs: Any) -> None:
+    parser = _command(
+        verbs,
+        "grounding",
+        _later("evaluate", "run_grounding"),
+        "where a model points, and whether it tells true statements from false",
+        description="Measure whether the most similar patch overlaps what a sentence speaks of, "
+        "beside chance and a prior that never looks at the image, and whether true statements "
+        "score above false ones; on phantoms, whose truth is known.",
+        conflict_handler="resolve",
+    )
+    _model_option(parser)
+    parser.add_argument(
+        "--phantoms", type=_whole(1), default=200, metavar="N", help="how many (200)"
+    )
+    parser.add_argument(
+        "--seed", type=_whole(0), default=900_000, help="the first one's seed (900000)"
+    )
+    parser.add_argument(
+        "--prior-phantoms",
+        type=_whole(0),
+        default=200,
+        metavar="N",
+        help="phantoms, from seed 0 on, of which the prior is learnt (200); 0 leaves it out",
+    )
+    parser.add_argument(
+        "--workers", type=_whole(1), default=1, metavar="N", help="processes that make phantoms (1)"
+    )
+    parser.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="draw the ten best and the ten worst sentences: .png, .pdf or .svg",
+    )
+    _json_file(parser)
+    _compute_options(parser)
+
+
+def _json_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="answer in JSON, or write it to a file",
+    )

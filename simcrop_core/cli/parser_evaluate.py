@@ -22,23 +22,32 @@ def _add_grounding(verbs: Any) -> None:
         _later("evaluate", "run_grounding"),
         "where a model points, and whether it tells true statements from false",
         description="Measure whether the most similar patch overlaps what a sentence speaks of, "
-        "beside chance and a prior that never looks at the image, and whether true statements "
-        "score above false ones; on phantoms, whose truth is known.",
+        "beside chance and a prior that never looks at the image. On phantoms, whose truth is "
+        "known, also whether true statements score above false ones; or on your scans: a csv with "
+        "the columns study, ct, sentence, mask and, if wanted, report, label, finding, side, "
+        "kind, one sentence a row; or dataset.json of ReXGroundingCT.",
         conflict_handler="resolve",
     )
     _model_option(parser)
-    parser.add_argument(
-        "--phantoms", type=_whole(1), default=200, metavar="N", help="how many (200)"
-    )
-    parser.add_argument(
-        "--seed", type=_whole(0), default=900_000, help="the first one's seed (900000)"
-    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--phantoms", type=_whole(1), metavar="N", help="so many phantoms (200)")
+    what.add_argument("--cases", metavar="FILE", help="your own scans: a csv, or dataset.json")
+    parser.add_argument("--seed", type=_whole(0), help="of the first phantom (900000)")
     parser.add_argument(
         "--prior-phantoms",
         type=_whole(0),
-        default=200,
         metavar="N",
-        help="phantoms, from seed 0 on, of which the prior is learnt (200); 0 leaves it out",
+        help="phantoms, from seed 0 on, of which the prior is learnt (200; with --cases 0); 0 "
+        "leaves it out",
+    )
+    parser.add_argument(
+        "--scans", metavar="DIR", help="where CT-RATE's volumes are, for a dataset.json (beside it)"
+    )
+    parser.add_argument("--split", metavar="NAME", help="of a dataset.json (val)")
+    parser.add_argument(
+        "--placement",
+        choices=("center", "lungs"),
+        help="where the model's input lies in a larger scan of --cases (center)",
     )
     parser.add_argument(
         "--workers", type=_whole(1), default=1, metavar="N", help="processes that make phantoms (1)"

@@ -220,14 +220,19 @@ def _midline_mm(study: Study) -> float:
 def seen_midline_mm(volume: CTVolume) -> float:
     """x of the body's midline by the scan alone: the middle of the air of both lungs.
 
-    Where that lies far from the middle of the tissue, as where one lung has no air, the tissue's
+    Where that lies far from the middle of the body, as where one lung has no air, the body's
     middle stands; where there is no tissue, the scan's.
     """
     steps = [max(1, round(_COARSE_MM / s)) for s in volume.spacing_mm]
-    tissue = np.argwhere(volume.hu_XYZ[:: steps[0], :: steps[1], :: steps[2]] > _TISSUE_HU)
-    if not len(tissue):
+    tissue = volume.hu_XYZ[:: steps[0], :: steps[1], :: steps[2]] > _TISSUE_HU
+    if not tissue.any():
         return float(volume.grid.center_mm[0])
-    body = float(volume.grid.to_world(tissue.mean(axis=0) * steps)[0])
+    # All between front and back counts, whatever it is filled with.
+    depth = volume.grid.nearest_axes()[0].index(1)
+    behind = np.flip(np.logical_or.accumulate(np.flip(tissue, depth), axis=depth), depth)
+    filled = np.logical_or.accumulate(tissue, axis=depth) & behind
+    middle = np.argwhere(filled).mean(axis=0)
+    body = float(volume.grid.to_world(middle * steps)[0])
     lungs = lung_center(volume)
     return body if lungs is None or abs(lungs[0] - body) > _LONE_LUNG_MM else float(lungs[0])
 

@@ -170,7 +170,7 @@ def _names(said: Said) -> list[str]:
     if said.unseen is not None:
         names.append(f"{said.kind}, {'unseen' if said.unseen else 'seen'} wording")
     if said.kind == "finding":
-        if said.meaning.finding != NO_FINDING:
+        if said.meaning.finding != NO_FINDING and not said.category:
             names.append(FINDINGS[said.meaning.finding])
         if said.size_mm is not None:
             size = size_class(said.size_mm)

@@ -42,17 +42,20 @@ COUNT = 10
 REGION = [("black", 1.5), ("#ffb000", 0.8)]
 PATCH = [("black", 1.7), ("#00e5ff", 1.0)]
 _COLUMNS, _SIDE, _GAP, _PANEL_GAP, _DPI = 5, 46.0, 0.6, 4.0, 160
+_INDENT = 4.0  # of the lines at the top, beside which the colours stand
 _TITLE_PT, _TEXT_PT, _SMALL_PT, _MARK_PT = 9.0, 7.0, 5.6, 5.6
 
 
 def ranked(result: GroundingResult, count: int = COUNT) -> tuple[list[Pointed], list[Pointed]]:
     """The best and the worst sentences, at most so many each, none on both sides.
 
-    Sentences on findings, unless none is. Best: those that hit, by how far their Dice lies above
-    chance. Worst: those that miss, by how far away the most similar patch lies. One sentence for
-    each region of a study.
+    Sentences on findings, unless those are too few: then all. Best: those that hit, by how far
+    their Dice lies above chance. Worst: those that miss, by how far away the most similar patch
+    lies. One sentence for each region of a study.
     """
-    some = [p for p in result.pointed if p.said.kind == "finding"] or result.pointed
+    regions = {(p.study, p.said.region) for p in result.pointed if p.said.kind == "finding"}
+    enough = len(regions) >= 2 * count
+    some = [p for p in result.pointed if p.said.kind == "finding" or not enough]
 
     def merit(p: Pointed) -> tuple[float, float, float]:
         model, chance = p.by["model"], p.by["chance"]
@@ -97,26 +100,29 @@ def draw_extremes(
         raise ValueError("There is no sentence with a region to draw.")
     side_mm = float(max(n * s for n, s in zip(spec.shape, spec.spacing_mm, strict=True)))
     with own_settings():
-        width = 2 * MARGIN + _COLUMNS * _panel_width() + (_COLUMNS - 1) * _PANEL_GAP
+        columns = min(_COLUMNS, len(best))
+        width = 2 * MARGIN + columns * _panel_width() + (columns - 1) * _PANEL_GAP
         blocks = [("best", best), ("worst", worst)] if worst else [("best", best)]
-        heads = _heads(result, side_mm)
+        heads, legend = _heads(result, side_mm, width - 2 * MARGIN - _INDENT)
         captions = {id(p): _caption(result, p) for _, ps in blocks for p in ps}
         height = MARGIN + sum(line.height for line in heads) + 2
         places: list[tuple[str, int, Pointed, float, float]] = []
         titles: list[tuple[float, str]] = []
         for name, sentences in blocks:
-            titles.append((height, _TITLES[name]))
-            height += Line("", _TITLE_PT).height + 1.5
-            for start in range(0, len(sentences), _COLUMNS):
-                row = sentences[start : start + _COLUMNS]
+            for words in wrapped(_TITLES[name], width - 2 * MARGIN, _TITLE_PT, bold=True):
+                titles.append((height, words))
+                height += Line("", _TITLE_PT).height
+            height += 1.5
+            for start in range(0, len(sentences), columns):
+                row = sentences[start : start + columns]
                 for column, p in enumerate(row):
                     x = MARGIN + column * (_panel_width() + _PANEL_GAP)
                     places.append((name, start + column + 1, p, x, height))
                 tallest = max(sum(line.height for line in captions[id(p)]) for p in row)
                 height += _SIDE + 1.0 + tallest + 3.0
         page = Page(width, height + MARGIN, _DPI)
-        page.lines(heads, MARGIN + 4, MARGIN)
-        for line, colors in ((1, REGION), (2, PATCH)):
+        page.lines(heads, MARGIN + _INDENT, MARGIN)
+        for line, colors in ((legend, REGION), (legend + 1, PATCH)):
             top = MARGIN + sum(head.height for head in heads[:line])
             page.square(MARGIN + 0.5, top + 0.6, 2.0, colors)
         for top, words in titles:
@@ -141,27 +147,27 @@ def _panel_width() -> float:
     return 2 * _SIDE + _GAP
 
 
-def _heads(result: GroundingResult, side_mm: float) -> list[Line]:
+def _heads(result: GroundingResult, side_mm: float, room: float) -> tuple[list[Line], int]:
+    """The lines at the top of the page, and which of them is the first that a colour belongs to."""
     model = result.model
     name = clean(str(model.get("name") or "without a name"))
     trained = clean(str(model.get("trained") or "training not stated"))
-    return [
-        Line(
-            f"{len(result.studies)} studies, model {name}, {trained}: best and worst sentences",
-            _TITLE_PT,
-            bold=True,
-        ),
+    title = f"{len(result.studies)} studies, model {name}, {trained}: best and worst sentences"
+    lines = [
+        Line(words, _TITLE_PT, bold=True) for words in wrapped(title, room, _TITLE_PT, bold=True)
+    ]
+    legend = len(lines)
+    lines += [
         Line("the region that the sentence speaks of", _TEXT_PT),
         Line("the most similar patch", _TEXT_PT),
-        Line(
-            "Left: axial plane through the middle of the region. Right: axial plane through the "
-            "most similar patch or, where the left one cuts it too, coronal plane through the "
-            f"region. Every picture is {number(side_mm, 0)} mm wide; the patient's right is on its "
-            "left.",
-            _SMALL_PT,
-            GREY,
-        ),
     ]
+    explained = (
+        "Left: axial plane through the middle of the region. Right: axial plane through the most "
+        "similar patch or, where the left one cuts it too, coronal plane through the region. Every "
+        f"picture is {number(side_mm, 0)} mm wide; the patient's right is on its left."
+    )
+    lines += [Line(words, _SMALL_PT, GREY) for words in wrapped(explained, room, _SMALL_PT)]
+    return lines, legend
 
 
 def _caption(result: GroundingResult, p: Pointed) -> list[Line]:

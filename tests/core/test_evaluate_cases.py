@@ -142,7 +142,8 @@ def test_dice_is_that_of_the_patches_painted_on_the_scan(tmp_path: Path) -> None
     voxels = nib.affines.apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))
     steps = np.floor((voxels - CENTER_MM) * (-1, -1, 1) / PATCH_MM + 4).astype(int)
     m = max(1, round(volume))
-    chosen = [best + n for n in range(m)]  # neighbours along the depth
+    around = [(k, i, j) for k in (0, 1) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    chosen = [best + 64 * i + 8 * j + k for k, i, j in around][:m]  # all of them in the scan
     flat = (steps[..., 0] * 8 + steps[..., 1]) * 8 + steps[..., 2]
     painted = np.isin(flat, chosen)
     dice = 2 * (painted & truth).sum() / (painted.sum() + truth.sum())

@@ -132,16 +132,23 @@ def _sources(arguments: argparse.Namespace) -> Sources:
 def _checked(sources: Sources, progress: Progress) -> list[Note]:
     """Read every study once, so that what is wrong is said before anything is measured; the
     notes of all."""
-    said: dict[Note, list[str]] = {}
+    notes = []
     for number, source in enumerate(sources):
         progress("checking scans and masks", number, len(sources))
-        for note in source.load().volume.notes:
-            said.setdefault(note, []).append(source.id)
-    notes = []
+        notes += [(source.id, note) for note in source.load().volume.notes]
+    return grouped(notes)
+
+
+def grouped(notes: Iterable[tuple[str, Note]]) -> list[Note]:
+    """Each note once, with the studies that it is of."""
+    said: dict[Note, list[str]] = {}
+    for study, note in notes:
+        said.setdefault(note, []).append(study)
+    found = []
     for note, studies in said.items():
         more = f" and {len(studies) - 1} more" if len(studies) > 1 else ""
-        notes.append(Note(note.code, f"{studies[0]}{more}: {note.text}"))
-    return notes
+        found.append(Note(note.code, f"{studies[0]}{more}: {note.text}"))
+    return found
 
 
 def _cases(sources: Sources, spec: InputSpec, placement: Any) -> Iterator[Case]:

@@ -13,6 +13,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="measure how well a model does")
     verbs = evaluate.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_grounding(verbs)
+    _add_segmentation(verbs)
 
 
 def _add_grounding(verbs: Any) -> None:
@@ -56,6 +57,31 @@ def _add_grounding(verbs: Any) -> None:
         "--picture",
         metavar="FILE",
         help="draw the ten best and the ten worst sentences: .png, .pdf or .svg",
+    )
+    _json_file(parser)
+    _compute_options(parser)
+
+
+def _add_segmentation(verbs: Any) -> None:
+    parser = _command(
+        verbs,
+        "segmentation",
+        _later("evaluate_segmentation", "run_segmentation"),
+        "how well a model labels structures",
+        description="Measure Dice and surface distances between the model's labels and true ones, "
+        "on the truth's own voxels.",
+        conflict_handler="resolve",
+    )
+    _model_option(parser, reads_text=False)
+    parser.add_argument(
+        "--cases",
+        required=True,
+        metavar="CSV",
+        help="a csv with the columns study, ct, labels and, if wanted, names: JSON or a file of "
+        'it, {"1": "left lung"}; without it labels are numbered as the model\'s',
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
     )
     _json_file(parser)
     _compute_options(parser)

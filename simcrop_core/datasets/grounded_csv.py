@@ -107,7 +107,7 @@ def read_grounded_csv(path: Path) -> tuple[GroundedSource, ...]:
             for name in ("study", "ct", "mask"):
                 if not row[name]:
                     raise _bad(path, f"The column {name} is blank")
-            ct, mask = (_there(path.parent / row[name], name) for name in ("ct", "mask"))
+            ct, mask = (there(path.parent / row[name], name) for name in ("ct", "mask"))
             if scans.setdefault(row["study"], ct) != ct:
                 raise _bad(path, f"The study {row['study']!r} has another scan in an earlier row")
             label = _label(row.get("label", ""), path)
@@ -166,7 +166,8 @@ def of_row(number: int) -> Iterator[None]:
 # -- cells --------------------------------------------------------------------------------------
 
 
-def _there(path: Path, column: str) -> str:
+def there(path: Path, column: str) -> str:
+    """The absolute path of a cell's file or folder, refused where it is not there."""
     try:
         found = path.exists()
     except (OSError, ValueError):
@@ -211,13 +212,13 @@ def _report(cell: str, path: Path) -> Report:
     """A file, or the text itself."""
     file = path.parent / cell
     try:
-        there = file.exists()
+        exists = file.exists()
     except (OSError, ValueError):
-        there = False
+        exists = False
     words = any(c.isspace() for c in cell) and not cell.lower().endswith(_REPORT_SUFFIXES)
-    if not there and words:
+    if not exists and words:
         return Report.from_text(cell)
-    return read_report(_there(file, "report"))
+    return read_report(there(file, "report"))
 
 
 def _label(cell: str, path: Path) -> int:

@@ -30,6 +30,7 @@ from simcrop_core.datasets.ct_rate import (
 from simcrop_core.datasets.masks import Masks
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import read_label_stack, read_volume
+from simcrop_core.io.guard import reading
 from simcrop_core.statements import Meaning, Side
 from simcrop_core.study import SentenceFacts, Study
 from simcrop_core.volume import CTVolume, Note
@@ -165,8 +166,11 @@ def side_in_words(text: str) -> Side:
 
 def _entries(path: Path, split: str) -> list[dict[str, Any]]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        with reading(path):
+            data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        if isinstance(e, SimCroPError):
+            raise
         raise _bad(path, "This cannot be read as JSON") from e
     if isinstance(data, dict):
         if split not in data:

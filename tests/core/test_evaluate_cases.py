@@ -23,7 +23,7 @@ from simcrop_core.evaluate.cases import case_of, seen_midline_mm
 from simcrop_core.evaluate.grounding import GroundingResult, evaluate_grounding
 from simcrop_core.geometry import axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.io import read_label_stack, read_labels, read_volume
+from simcrop_core.io import read_labels, read_volume
 from simcrop_core.model import SimCroP, VisionConfig, create_model, save_model
 
 SPEC = InputSpec(shape=(32, 32, 16), spacing_mm=(8, 8, 16), patch_shape=(4, 4, 2))
@@ -445,36 +445,7 @@ def test_what_is_wrong_with_the_layout_is_said(tmp_path: Path) -> None:
     refused(rex(tmp_path / "b", findings={"x": "y"}), "Entry 0 has not")
     refused(rex(tmp_path / "c", np.ones((1, 9, 9, 9), np.uint8)), "does not fit 3 findings")
     refused(rex(tmp_path / "d", np.ones((2, *SHAPE), np.uint8)), "does not fit 3 findings")
+    refused(tmp_path / "none.json", "no such file")
     broken = tmp_path / "e.json"
     broken.write_text("{")
     refused(broken, "cannot be read as JSON")
-
-
-@pytest.mark.parametrize("kind", ["u1", "i2", ">i2", "f4", "f8", "i8"])
-@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
-def test_a_stack_is_read_as_nibabel_reads_it(tmp_path: Path, kind: str, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 3, (3, 7, 5, 6)).astype(kind[-2:])
-    path = tmp_path / f"s.{suffix}"
-    save_nifti(path, values, np.eye(4), endian=kind[0] if kind[0] == ">" else "<")
-    np.testing.assert_array_equal(
-        read_label_stack(path),
-        np.asarray(nib.load(path).dataobj) != 0,  # type: ignore[attr-defined]
-    )
-
-
-def test_damaged_stacks_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.nii.gz"
-    save_nifti(path, np.ones((3, 7, 5, 6), np.uint8), np.eye(4))
-    path.write_bytes(path.read_bytes()[:-20])
-    for array, says in ((np.full((2, 3, 4, 5), 0.5, np.float32), "whole numbers"),
-                        (np.full((2, 3, 4, 5), np.nan, np.float32), "whole numbers"),
-                        (np.ones((2, 3), np.uint8), "three or four axes")):  # fmt: skip
-        save_nifti(tmp_path / "bad.nii", array, np.eye(4))
-        with pytest.raises(SimCroPError, match=says):
-            read_label_stack(tmp_path / "bad.nii")
-    with pytest.raises(SimCroPError):
-        read_label_stack(path)
-    (tmp_path / "bad.nii").write_bytes(b"x" * 400)
-    with pytest.raises(SimCroPError):
-        read_label_stack(tmp_path / "bad.nii")

@@ -191,7 +191,7 @@ class Panel:
         top = self.result.top(self.sentence, self.spec.top_k)
         thin = min(1.0, self.frame_mm[0] * self.print_scale / _FULL_LINES_FROM)
         for patches, lines, zorder in ((top, TOP_LINES, 3), (top[:1], BEST_LINES, 4)):
-            segments = outline(self.result, patches, self.plane, self.position_mm)
+            segments = outline(self.result.patches, patches, self.plane, self.position_mm)
             for color, points in lines:
                 drawn = LineCollection(
                     list(segments),

@@ -148,26 +148,36 @@ def cut_heat(
 
 
 def outline(
-    result: AlignmentResult, chosen: NDArray[np.int64], plane: Plane, position_mm: FloatArray
+    patches: PatchGrid, chosen: NDArray[np.int64], plane: Plane, position_mm: FloatArray
 ) -> FloatArray:
     """The common outline of the chosen patches that the plane cuts, ``(segments, 2, 2)`` in mm."""
-    cells = _cut_cells(result.patches, plane, position_mm)
+    cells = _cut_cells(patches, plane, position_mm)
     if cells is None:
         return np.zeros((0, 2, 2))
-    marked_N = np.zeros(len(result.patches), dtype=bool)
+    marked_N = np.zeros(len(patches), dtype=bool)
     marked_N[chosen] = True
-    marked = np.pad(cells.take(marked_N), 1)
-    left, _, bottom, _ = cells.extent
-    du, dv = cells.size_uv
-    segments = []
-    # An edge lies wherever one of two neighbours is marked and the other is not.
-    for v, u in np.argwhere(marked[1:-1, 1:] != marked[1:-1, :-1]):
-        at = left + u * du
-        segments.append([(at, bottom + v * dv), (at, bottom + (v + 1) * dv)])
-    for v, u in np.argwhere(marked[1:, 1:-1] != marked[:-1, 1:-1]):
-        at = bottom + v * dv
-        segments.append([(left + u * du, at), (left + (u + 1) * du, at)])
-    return np.array(segments, dtype=np.float64).reshape(-1, 2, 2)
+    return _borders(cells.take(marked_N), cells.extent, cells.size_uv)
+
+
+def outline_mask(
+    mask_XYZ: NDArray[np.bool_], grid: Grid, plane: Plane, position_mm: FloatArray, crop: Box
+) -> FloatArray:
+    """The outline of what the plane cuts of a mask, ``(segments, 2, 2)`` in mm.
+
+    Looked up at the nearest voxel, in pixels of the grid's finest spacing.
+    """
+    left, right, bottom, top = plane.extent(crop)
+    pixel = max(min(grid.spacing_mm), max(right - left, top - bottom) / _MOST_PIXELS)
+    count_u, count_v = (max(1, int(np.ceil(d / pixel))) for d in (right - left, top - bottom))
+    first = left + pixel / 2, bottom + pixel / 2
+    target = _plane_grid(plane, position_mm, first, (pixel, pixel), (count_u, count_v))
+    points = target.to_world(np.indices(target.shape).reshape(3, -1).T)
+    ijk = np.floor(grid.to_voxel(points) + 0.5).astype(np.int64)
+    within = ((ijk >= 0) & (ijk < np.array(grid.shape))).all(axis=1)
+    marked = np.zeros(len(ijk), dtype=bool)
+    marked[within] = mask_XYZ[tuple(ijk[within].T)]
+    extent = (left, left + count_u * pixel, bottom, bottom + count_v * pixel)
+    return _borders(marked.reshape(count_u, count_v).T, extent, (pixel, pixel))
 
 
 # -- where to cut, and how to window ------------------------------------------------------------
@@ -271,6 +281,25 @@ def _cut_cells(patches: PatchGrid, plane: Plane, position_mm: FloatArray) -> _Ce
         slab = slab[::-1]
     extent = plane.extent(Box(*patches.grid.bounds_mm()))
     return _Cells(slab, extent, (patches.size_mm[along_u], patches.size_mm[along_v]))
+
+
+def _borders(
+    marked_VU: NDArray[np.bool_],
+    extent: tuple[float, float, float, float],
+    size_uv: tuple[float, float],
+) -> FloatArray:
+    """The edges between what is marked and what is not, ``(segments, 2, 2)`` in mm."""
+    marked = np.pad(marked_VU, 1)
+    left, _, bottom, _ = extent
+    du, dv = size_uv
+    segments = []
+    for v, u in np.argwhere(marked[1:-1, 1:] != marked[1:-1, :-1]):
+        at = left + u * du
+        segments.append([(at, bottom + v * dv), (at, bottom + (v + 1) * dv)])
+    for v, u in np.argwhere(marked[1:, 1:-1] != marked[:-1, 1:-1]):
+        at = bottom + v * dv
+        segments.append([(left + u * du, at), (left + (u + 1) * du, at)])
+    return np.array(segments, dtype=np.float64).reshape(-1, 2, 2)
 
 
 def _repeated(cells_VU: NDArray[Any], times: int) -> NDArray[Any]:

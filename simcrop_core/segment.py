@@ -18,6 +18,7 @@ from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
+    from simcrop_core.model.segmentation import SegmentationNet
 
 # Slices of the scan that are labelled at a time; keeps the class maps' memory small.
 _SLAB = 16
@@ -96,19 +97,7 @@ def segment(
     SimCroPError
         The model has no segmentation head, or ``overlap`` is out of range.
     """
-    head = model.segmentation
-    if head is None:
-        raise SimCroPError(
-            f"The model {model.config.name!r} has no segmentation head.",
-            code="no-segmentation-head",
-            remedy="Choose a model that was made or trained for segmentation.",
-        )
-    if not 0 <= overlap < 1:
-        raise SimCroPError(
-            f"An overlap of {overlap:g} was asked for.",
-            code="bad-overlap",
-            remedy="Use 0 or more and less than 1; 0.5 is usual.",
-        )
+    head = segmentation_head(model, overlap)
     where = select_device(device)
     say = progress or silent
     # The head looks through the model's encoder, so the whole model moves.
@@ -123,6 +112,29 @@ def segment(
         volume_id=volume.pseudonym,
         notes=volume.notes,
     )
+
+
+def segmentation_head(model: SimCroP, overlap: float = 0.5) -> SegmentationNet:
+    """The model's segmentation head; refuses what :func:`segment` would.
+
+    Raises
+    ------
+    SimCroPError
+        The model has none, or ``overlap`` is out of range.
+    """
+    if model.segmentation is None:
+        raise SimCroPError(
+            f"The model {model.config.name!r} has no segmentation head.",
+            code="no-segmentation-head",
+            remedy="Choose a model that was made or trained for segmentation.",
+        )
+    if not 0 <= overlap < 1:
+        raise SimCroPError(
+            f"An overlap of {overlap:g} was asked for.",
+            code="bad-overlap",
+            remedy="Use 0 or more and less than 1; 0.5 is usual.",
+        )
+    return model.segmentation
 
 
 def _probabilities(

@@ -47,6 +47,8 @@ class SentenceFacts:
     wording
         Which wording of a phantom's report it is, such as ``"lung-nodule/present/seen/03"``;
         empty elsewhere. Those with ``/unseen/`` are held out from training.
+    category
+        A name under which a data set files it, for tables; empty where it has none.
     """
 
     text: str
@@ -55,6 +57,7 @@ class SentenceFacts:
     region: str | None = None
     alternates: tuple[Alternate, ...] = ()
     wording: str = ""
+    category: str = ""
 
 
 @dataclass(frozen=True, eq=False)

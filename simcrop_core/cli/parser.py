@@ -37,6 +37,8 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    from simcrop_core.cli.parser_evaluate import add_evaluate  # it stands on what is defined here
+
     parser = _Parser(
         prog="simcrop",
         description="A chest CT and its report explain each other: which patches of the scan look "
@@ -50,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_models(commands)
     _add_batch(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
     _add_sample(commands)
     _add_phantom(commands)
     _add_doctor(commands)
@@ -328,47 +330,6 @@ def _add_batch(commands: Any) -> None:
     )
     parser.add_argument("--encoding", metavar="NAME", help="the reports' code page, if not UTF-8")
     _volume_options(parser)
-    _compute_options(parser)
-
-
-def _add_evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="measure how well a model does")
-    verbs = evaluate.add_subparsers(title="verbs", metavar="VERB", required=True)
-    parser = _command(
-        verbs,
-        "grounding",
-        _later("evaluate", "run_grounding"),
-        "where a model points, and whether it tells true statements from false",
-        description="Measure on phantoms, whose truth is known, whether the most similar patch "
-        "overlaps what a sentence speaks of, beside chance and a prior that never looks at the "
-        "image, and whether true statements score above false ones.",
-        conflict_handler="resolve",
-    )
-    _model_option(parser)
-    parser.add_argument(
-        "--phantoms", type=_whole(1), default=200, metavar="N", help="how many (200)"
-    )
-    parser.add_argument(
-        "--seed", type=_whole(0), default=900_000, help="the first one's seed (900000)"
-    )
-    parser.add_argument(
-        "--prior-phantoms",
-        type=_whole(0),
-        default=200,
-        metavar="N",
-        help="phantoms, from seed 0 on, of which the prior is learnt (200); 0 leaves it out",
-    )
-    parser.add_argument(
-        "--workers", type=_whole(1), default=1, metavar="N", help="processes that make phantoms (1)"
-    )
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="FILE",
-        help="answer in JSON, or write it to a file",
-    )
     _compute_options(parser)
 
 

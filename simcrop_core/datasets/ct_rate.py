@@ -287,6 +287,11 @@ def _by_header(path: Path) -> CTVolume:
 # -- the csv files ------------------------------------------------------------------------------
 
 
+def metadata_of(root: Path) -> dict[str, Geometry]:
+    """Geometry by volume, from the csv files of metadata in a folder; none where there are none."""
+    return _metadata(find_tables(root)["metadata"])[0]
+
+
 def find_tables(root: Path) -> dict[str, list[Path]]:
     """The csv files of reports, metadata and labels in a folder and one folder down.
 

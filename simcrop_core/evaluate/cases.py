@@ -18,9 +18,15 @@ from simcrop_core.evaluate.pointing import size_mm
 from simcrop_core.geometry import Grid
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.patches import PatchGrid
-from simcrop_core.prepare import Placement, prepare
+from simcrop_core.prepare import Placement, lung_center, prepare
 from simcrop_core.statements import Facts, Meaning
 from simcrop_core.study import Kind, Study
+from simcrop_core.volume import CTVolume
+
+_COARSE_MM = 4.0
+_TISSUE_HU = -200
+#: The middle of one lung lies further than this from the body's, that of both does not.
+_LONE_LUNG_MM = 35.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +35,7 @@ class Said:
 
     Attributes
     ----------
-    text, kind, meaning, region
+    text, kind, meaning, region, category
         As in :class:`~simcrop_core.study.SentenceFacts`.
     unseen
         Whether its wording is held out from training; None where nobody knows.
@@ -37,6 +43,8 @@ class Said:
         How much of each patch its region covers, float32; None where it has no region in the scan.
     size_mm
         Size of the region's largest part, for findings.
+    beyond
+        How much of the region lies outside of the model's input, in volumes of a patch.
     """
 
     text: str
@@ -46,6 +54,8 @@ class Said:
     unseen: bool | None
     coverage_N: NDArray[np.float32] | None
     size_mm: float | None
+    category: str = ""
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,14 +122,14 @@ def case_of(
     if scan is not None:
         inside = inside & _touches(prepared.patches, scan)
     grid, patches = study.volume.grid, prepared.patches
-    known: dict[str, NDArray[np.float32]] = {}
+    known: dict[str, tuple[NDArray[np.float32], float]] = {}
     said = []
     for sentence in study.sentences:
-        region, size = None, None
+        region, size, beyond = None, None, 0.0
         if sentence.region is not None and sentence.region in study.regions:
             if sentence.region not in known:
-                known[sentence.region] = coverage(study.regions[sentence.region], grid, patches)
-            region = known[sentence.region]
+                known[sentence.region] = _covered(study.regions[sentence.region], grid, patches)
+            region, beyond = known[sentence.region]
             if not (region[inside] > 0).any():
                 region = None
             elif sentence.kind == "finding":
@@ -134,6 +144,8 @@ def case_of(
                 unseen,
                 region,
                 size,
+                sentence.category,
+                beyond,
             )
         )
     labels = None
@@ -160,13 +172,21 @@ def coverage(mask_XYZ: NDArray[np.bool_], grid: Grid, patches: PatchGrid) -> NDA
     Every voxel of the mask counts with its volume in the patch that holds its centre, so that a
     region smaller than a voxel of the model's input is not lost.
     """
+    return _covered(mask_XYZ, grid, patches)[0]
+
+
+def _covered(
+    mask_XYZ: NDArray[np.bool_], grid: Grid, patches: PatchGrid
+) -> tuple[NDArray[np.float32], float]:
+    """The coverage, and how much of the mask no patch holds, in volumes of a patch."""
     voxels = np.argwhere(mask_XYZ)
     ijk = np.floor(patches.grid.to_voxel(grid.to_world(voxels)) + 0.5).astype(np.int64)
     shape = np.array(patches.shape)
     ijk = ijk[((ijk >= 0) & (ijk < shape)).all(axis=1)]
     counts = np.bincount(np.ravel_multi_index(tuple(ijk.T), patches.shape), minlength=len(patches))
-    share = counts * grid.voxel_volume_mm3 / patches.grid.voxel_volume_mm3
-    return np.minimum(share, 1).astype(np.float32)
+    a_voxel = grid.voxel_volume_mm3 / patches.grid.voxel_volume_mm3
+    share = np.minimum(counts * a_voxel, 1).astype(np.float32)
+    return share, (len(voxels) - len(ijk)) * a_voxel
 
 
 def _touches(patches: PatchGrid, scan: Grid) -> NDArray[np.bool_]:
@@ -180,7 +200,7 @@ def _touches(patches: PatchGrid, scan: Grid) -> NDArray[np.bool_]:
 
 
 def _midline_mm(study: Study) -> float:
-    """Half-way between both lungs where they are labelled, else the middle of the scan."""
+    """Half-way between both lungs where they are labelled, else as the scan shows it."""
     if study.structures_XYZ is not None:
         centers = []
         for side in ("left ", "right "):
@@ -194,7 +214,27 @@ def _midline_mm(study: Study) -> float:
                 centers.append(float(study.volume.grid.to_world(voxels.mean(axis=0))[0]))
         if len(centers) == 2:
             return sum(centers) / 2
-    return float(study.volume.grid.center_mm[0])
+    return seen_midline_mm(study.volume)
+
+
+def seen_midline_mm(volume: CTVolume) -> float:
+    """x of the body's midline by the scan alone: the middle of the air of both lungs.
+
+    Where that lies far from the middle of the body, as where one lung has no air, the body's
+    middle stands; where there is no tissue, the scan's.
+    """
+    steps = [max(1, round(_COARSE_MM / s)) for s in volume.spacing_mm]
+    tissue = volume.hu_XYZ[:: steps[0], :: steps[1], :: steps[2]] > _TISSUE_HU
+    if not tissue.any():
+        return float(volume.grid.center_mm[0])
+    # All between front and back counts, whatever it is filled with.
+    depth = volume.grid.nearest_axes()[0].index(1)
+    behind = np.flip(np.logical_or.accumulate(np.flip(tissue, depth), axis=depth), depth)
+    filled = np.logical_or.accumulate(tissue, axis=depth) & behind
+    middle = np.argwhere(filled).mean(axis=0)
+    body = float(volume.grid.to_world(middle * steps)[0])
+    lungs = lung_center(volume)
+    return body if lungs is None or abs(lungs[0] - body) > _LONE_LUNG_MM else float(lungs[0])
 
 
 # -- phantoms -----------------------------------------------------------------------------------

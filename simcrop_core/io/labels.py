@@ -45,7 +45,7 @@ def read_labels(
         check_geometry(stored.grid, file)
         values = stored.values_XYZ
         if stored.buffer.nonfinite:
-            raise _not_labels(file)
+            raise not_labels(file)
         if values.dtype != np.int16:
             values = _whole(values, file)
     values.setflags(write=False)
@@ -68,11 +68,12 @@ def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int32]:
     # float32 counts without gaps up to 2^24; the buffer holds larger numbers only rounded.
     labels = np.asarray(values.astype(np.int32, order="K"))
     if abs(values).max() > 2**24 or (labels != values).any():
-        raise _not_labels(path)
+        raise not_labels(path)
     return labels
 
 
-def _not_labels(path: Path) -> SimCroPError:
+def not_labels(path: Path) -> SimCroPError:
+    """The refusal of values that are no labels."""
     return SimCroPError(
         "The values are not whole numbers, so they are no labels",
         code="not-labels",

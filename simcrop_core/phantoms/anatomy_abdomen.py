@@ -41,13 +41,13 @@ def _kidneys(canvas: Canvas, rng: np.random.Generator, hu: dict[str, float], ris
         center = np.array((side * 56.0, -50, z + 0.6 * rise + rng.normal(0, 6)))
         axes = np.array([(0.97, 0, side * 0.24), (0, 1, 0), (-side * 0.24, 0, 0.97)])
         half = np.array((27.0, 24, 54)) * rng.uniform(0.92, 1.08)
-        box = canvas.box(center - 58, center + 58)
-        if box is not None:
-            p = canvas.at(box)
-            kidney = ellipsoid(*p, center, half, axes)
-            canvas.paint(box, kidney, hu["kidneys"], LABELS["kidneys"])
-            sinus = ellipsoid(*p, center - (side * 11, -3, 0), (13, 9, 28), axes)
-            canvas.paint(box, sinus, -70, LABELS["kidneys"])
+        inner = center - (side * 11, -3, 0), np.array((13.0, 9, 28))
+        for (middle, size), value in (((center, half), hu["kidneys"]), (inner, -70.0)):
+            reach = size @ np.abs(axes)
+            box = canvas.box(middle - reach, middle + reach, 2.0)
+            if box is not None:
+                kidney = ellipsoid(*canvas.at(box), middle, size, axes)
+                canvas.paint(box, kidney, value, LABELS["kidneys"])
         top = center + np.array((-side * 22, 8, 46))
         for arm in ((-side * 5, -16, -12), (side * 6, -14, -14)):
             legs = [top + np.array((0, 4, 4)), top, top + np.array(arm)]
@@ -96,7 +96,8 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, rise: float) -> None:
         inner = float(rng.choice([18.0, 25.0, 32.0]))
         loops.append((center, half, inner))
     centers = np.stack([center for center, _, _ in loops])
-    boxes = canvas.boxes(centers - 18, centers + 18, np.zeros(len(loops)))
+    halves = np.stack([half for _, half, _ in loops])
+    boxes = canvas.boxes(centers - halves, centers + halves, np.ones(len(loops)))
     for near, (center, half, inner) in zip(boxes, loops, strict=True):
         if near is not None:
             loop = ellipsoid(*canvas.at(near), center, half)

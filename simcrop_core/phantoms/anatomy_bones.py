@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy_cage import Cage
-from simcrop_core.phantoms.anatomy_canvas import Box, Canvas
+from simcrop_core.phantoms.anatomy_canvas import Box, Canvas, mix
 from simcrop_core.phantoms.anatomy_courses import spine_bow
 from simcrop_core.phantoms.anatomy_labels import LABELS
 from simcrop_core.phantoms.anatomy_lattice import Lattice
@@ -69,59 +69,78 @@ def _spine(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
     line = cage.tubes["spine"][0]
     order = np.argsort(line[:, 2])
     heights, depth = line[order, 2], line[order, 1]
-    slope = np.gradient(depth, heights)
-    disc = LABELS["intervertebral discs"]
-    for low in np.arange(-320.0, 170.0, 12.0):
-        within = np.flatnonzero((canvas.z[:, 0, 0] >= low) & (canvas.z[:, 0, 0] < low + 12))
-        if not within.size:
-            continue
-        y_ends = np.interp((low, low + 12), heights, depth)
-        x_ends = spine_bow(cage.patient, np.array((low, low + 12)))[0]
-        box = canvas.box(
-            (x_ends.min() - 27, y_ends.min() - 42, low),
-            (x_ends.max() + 27, y_ends.max() + 22, low + 12),
-        )
-        if box is None:
-            continue
-        box = slice(within[0], within[-1] + 1), box[1], box[2]
-        x, y, z = canvas.at(box)
-        u = x - spine_bow(cage.patient, z)[0].astype(np.float32)
-        v = y - np.interp(z, heights, depth).astype(np.float32)
-        half_w = np.interp(z, _BODY_Z, _BODY_W).astype(np.float32)
-        half_d = np.interp(z, _BODY_Z, _BODY_D).astype(np.float32)
-        ring = np.sqrt((u / half_w) ** 2 + (v / half_d) ** 2)
-        axial = (ring - 1) * half_d
-        axial = np.maximum(axial, -v - half_d * np.float32(0.86))
-        # Plates of the vertebrae stand square to the spine's own course.
-        level = z + np.interp(z, heights, slope).astype(np.float32) * v
-        number = _between(level, _HEIGHTS)
-        nearest = np.rint(number)
-        pitch = np.interp(z, _HEIGHTS[:-1], np.diff(_HEIGHTS)).astype(np.float32)
-        off = (number - nearest) * pitch
-        high = pitch * np.float32(0.405)
-        waist = np.float32(1.6) * (1 - np.minimum((off / high) ** 2, 1))
-        body = np.maximum(axial + waist, np.abs(off) - high)
-        canvas.paint(box, axial + np.float32(0.5), 88, disc)
-        trabecula = marrow_hu + 26 * np.sin(u * 0.9 + z) * np.sin(v * 1.1) * np.sin(z * 1.3)
-        core = coverage(body + np.float32(1.1), canvas.width)
-        off = np.abs(off)
-        plate = np.where(off > high - np.float32(1.5), np.float32(490), np.float32(360))
-        hu = plate + core * (trabecula - plate)
-        canvas.blend(box, coverage(body, canvas.width), hu, LABELS["vertebrae"])
-        # The canal, with its ring of pedicles (upper half of a vertebra) and laminae.
-        w = v + half_d + np.float32(9.5)
-        canal = np.sqrt((u / 10.5) ** 2 + (w / 8.5) ** 2)
-        arch = (canal - 1) * np.float32(9)
-        phase = (number - nearest).astype(np.float32)
-        bony = np.where(w > -2, (phase > 0.02) & (phase < 0.42), (phase > -0.42) & (phase < 0.3))
-        wall = np.abs(arch - np.float32(3.2)) - np.float32(3.2)
-        wall = np.where(bony & (w < 8), wall, 9)
-        wall = np.where(np.abs(phase) < 0.5, wall, 9).astype(np.float32)
-        canvas.bone(box, wall, 620, marrow_hu * 0.9, 1.3, LABELS["vertebrae"])
-        canvas.paint(box, arch, 14, LABELS["spinal canal"])
-        cord = (np.sqrt((u / 6.0) ** 2 + (w / 4.2) ** 2) - 1) * np.float32(5)
-        canvas.paint(box, cord, 40, LABELS["spinal canal"])
+    lows = np.arange(-320.0, 170.0, 12.0)
+    ends = np.stack([lows, lows + 12])
+    x_ends, y_ends = spine_bow(cage.patient, ends)[0], np.interp(ends, heights, depth)
+    boxes = canvas.boxes(
+        np.stack([x_ends.min(axis=0) - 27, y_ends.min(axis=0) - 42, lows], axis=1),
+        np.stack([x_ends.max(axis=0) + 27, y_ends.max(axis=0) + 22, lows + 12], axis=1),
+        np.zeros(len(lows)),
+    )
+    z = canvas.z[:, 0, 0]
+    for low, box in zip(lows, boxes, strict=True):
+        held = np.flatnonzero((z >= low) & (z < low + 12))
+        if held.size and box is not None:
+            part = slice(int(held[0]), int(held[-1]) + 1), box[1], box[2]
+            _spine_part(canvas, cage, part, (heights, depth), marrow_hu)
     _processes(canvas, cage, marrow_hu)
+
+
+def _spine_part(
+    canvas: Canvas, cage: Cage, box: Box, course: tuple[FloatArray, FloatArray], marrow_hu: float
+) -> None:
+    """Paint discs, bodies, arches and canal in a box that is not high; ``course``: z and y."""
+    x, y, z = canvas.at(box)
+    half_w = np.interp(z, _BODY_Z, _BODY_W).astype(np.float32)
+    half_d = np.interp(z, _BODY_Z, _BODY_D).astype(np.float32)
+    pitch = np.interp(z, _HEIGHTS[:-1], np.diff(_HEIGHTS)).astype(np.float32)
+    slope = np.interp(z, course[0], np.gradient(course[1], course[0])).astype(np.float32)
+    u = x - spine_bow(cage.patient, z)[0].astype(np.float32)
+    v = y - np.interp(z, *course).astype(np.float32)
+    ring = np.sqrt((u / half_w) ** 2 + (v / half_d) ** 2)
+    axial = (ring - 1) * half_d
+    axial = np.maximum(axial, -v - half_d * np.float32(0.86))
+    w = v + half_d + np.float32(9.5)
+    canal = np.sqrt((u / 10.5) ** 2 + (w / 8.5) ** 2)
+    arch = (canal - 1) * np.float32(9)
+    # Half of the box is beside the spine.
+    reach = np.float32(0.5 * canvas.width + 0.01)
+    where = np.flatnonzero((axial < reach) | (arch < reach + np.float32(6.4)))
+    if not where.size:
+        return
+    row = where // (u.shape[1] * u.shape[2])
+    z, pitch, slope, wave = (a.ravel().take(row) for a in (z, pitch, slope, np.sin(z * 1.3)))
+    u, v, w, axial, arch = (a.reshape(-1).take(where) for a in (u, v, w, axial, arch))
+    at = canvas.numbers(box, where)
+    value, label = canvas.hu.reshape(-1).take(at), canvas.labels.reshape(-1).take(at)
+
+    def fill(distance: Volume, hu: float | Volume, name: str) -> None:
+        share = coverage(distance, canvas.width)
+        mix(value, share, hu)
+        label[share >= 0.5] = LABELS[name]
+
+    # Plates of the vertebrae stand square to the spine's own course.
+    number = _between(z + slope * v, _HEIGHTS)
+    phase = number - np.rint(number)
+    off = np.abs(phase * pitch)
+    high = pitch * np.float32(0.405)
+    waist = np.float32(1.6) * (1 - np.minimum((off / high) ** 2, 1))
+    body = np.maximum(axial + waist, off - high)
+    fill(axial + np.float32(0.5), 88, "intervertebral discs")
+    trabecula = marrow_hu + 26 * np.sin(u * 0.9 + z) * np.sin(v * 1.1) * wave
+    core = coverage(body + np.float32(1.1), canvas.width)
+    plate = np.where(off > high - np.float32(1.5), np.float32(490), np.float32(360))
+    fill(body, plate + core * (trabecula - plate), "vertebrae")
+    # The canal, with its ring of pedicles (upper half of a vertebra) and laminae.
+    bony = np.where(w > -2, (phase > 0.02) & (phase < 0.42), (phase > -0.42) & (phase < 0.3))
+    wall = np.abs(arch - np.float32(3.2)) - np.float32(3.2)
+    wall[~bony | (w >= 8) | (np.abs(phase) >= 0.5)] = 9
+    core = coverage(wall + np.float32(1.3), canvas.width)
+    fill(wall, 620 + core * (marrow_hu * 0.9 - 620), "vertebrae")
+    fill(arch, 14, "spinal canal")
+    fill((np.sqrt((u / 6.0) ** 2 + (w / 4.2) ** 2) - 1) * np.float32(5), 40, "spinal canal")
+    canvas.hu.reshape(-1)[at] = value
+    canvas.labels.reshape(-1)[at] = label
 
 
 def _between(level: Volume, heights: NDArray[np.float64]) -> Volume:
@@ -244,7 +263,7 @@ def _blade(canvas: Canvas, cage: Cage, side: int, up: bool, marrow_hu: float) ->
     lattice = Lattice(canvas, box, 5.0)
     depth = lattice.voxels(lattice(cage.inside)) - np.float32(21.5 if up else 22.5)
     # Most of the box is far from the plate.
-    where = np.flatnonzero(np.abs(depth) < np.float32(4.1 + 1.3 + canvas.width))
+    where = np.flatnonzero(np.abs(depth) < np.float32(4.1 + 0.5 * canvas.width + 0.05))
     if not where.size:
         return
     depth = depth.ravel().take(where)

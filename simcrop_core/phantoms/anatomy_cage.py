@@ -317,11 +317,15 @@ class Cage:
             out = smooth_union(out, capsule(x, y, z, a, b, ra, rb), 6)
         return out
 
-    def lungs(self, inside: Volume, mediastinum: Volume, diaphragm: Volume) -> Volume:
+    def cavity(self, inside: Volume, diaphragm: Volume) -> Volume:
+        """Distance to the room within the cage and over the diaphragm."""
+        out = np.subtract(np.float32(1.0), diaphragm)
+        return np.maximum(out, inside, out=out)
+
+    def lungs(self, cavity: Volume, mediastinum: Volume) -> Volume:
         """Distance to the lungs' surface."""
         out = np.subtract(np.float32(1.2), mediastinum)
-        np.maximum(out, inside, out=out)
-        return np.maximum(out, np.float32(1.0) - diaphragm, out=out)
+        return np.maximum(out, cavity, out=out)
 
     def oblique_fissure(self, x: Volume, y: Volume, z: Volume) -> Volume:
         """Distance to the oblique fissure, positive above and in front of it."""

@@ -19,6 +19,8 @@ from simcrop_core.phantoms.shapes import capsule, coverage
 Volume = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 Box = tuple[slice, slice, slice]
+#: So many voxels are painted at once.
+_CACHED = 50_000
 Corner = Sequence[float] | NDArray[np.float64]
 
 
@@ -79,9 +81,9 @@ class Canvas:
         # Each world axis is a sum of terms, whose least and greatest values add up.
         center_N3 = middle_N3 @ self._turn_33.T
         wide_N3 = half_N3 @ np.abs(self._turn_33).T
-        push_N2, slack_N2 = self.frame.push(center_N3, wide_N3)
-        center_N3[:, :2] += push_N2
-        wide_N3[:, :2] += slack_N2
+        push_2N, slack_2N = self.frame.push(center_N3, wide_N3)
+        center_N3[:, :2] += push_2N.T
+        wide_N3[:, :2] += slack_2N.T
         center_N3 = (center_N3 + self._offset_3) / self._step_3
         wide_N3 = wide_N3 / np.abs(self._step_3)
         first = np.maximum(np.ceil(center_N3 - wide_N3).astype(int), 0)
@@ -114,9 +116,14 @@ class Canvas:
         y = py.ravel().take(j) + move_y.ravel().take(k * px.size + i)
         return x, y, pz.ravel().take(k)
 
-    def paint(self, box: Box, distance: Volume, hu: float | Volume, label: int) -> None:
-        """Fill the inside of a surface."""
-        self.blend(box, coverage(distance, self.width), hu, label)
+    def paint(self, box: Box, distance: Volume, hu: float, label: int) -> None:
+        """Fill the inside of a surface, a few slices at a time, as the processor's cache holds."""
+        zs, ys, xs = box
+        count = max(1, _CACHED // max(1, distance[0].size))
+        for first in range(0, len(distance), count):
+            part = distance[first : first + count]
+            here = slice(zs.start + first, zs.start + first + len(part)), ys, xs
+            self.blend(here, coverage(part, self.width), hu, label)
 
     def blend(
         self, box: Box, share: Volume, hu: float | Volume, label: int | None, least: float = 0.5
@@ -133,17 +140,21 @@ class Canvas:
         self, box: Box, where: NDArray[np.intp], share: Volume, hu: float | Volume, label: int
     ) -> None:
         """As :meth:`blend`, for some voxels of a box, by their flat numbers in it."""
-        zs, ys, xs = box
-        wide, deep = xs.stop - xs.start, ys.stop - ys.start
-        row = where // wide
-        k = row // deep
-        line = (k + zs.start) * self.shape[1] + (row - k * deep + ys.start)
-        at = line * self.shape[2] + (where - row * wide + xs.start)
+        at = self.numbers(box, where)
         values = self.hu.reshape(-1)
         value = values.take(at)
         mix(value, share, hu)
         values[at] = value
         self.labels.reshape(-1)[at[share >= 0.5]] = label
+
+    def numbers(self, box: Box, where: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The flat numbers in the canvas of voxels that are given by those in a box."""
+        zs, ys, xs = box
+        wide, deep = xs.stop - xs.start, ys.stop - ys.start
+        row = where // wide
+        k = row // deep
+        line = (k + zs.start) * self.shape[1] + (row - k * deep + ys.start)
+        return line * self.shape[2] + (where - row * wide + xs.start)
 
     def bone(
         self, box: Box, distance: Volume, cortex: float, marrow: float, wall_mm: float, name: int

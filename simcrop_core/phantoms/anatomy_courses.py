@@ -9,6 +9,8 @@ trunk 26 mm, trachea 18 mm across).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,10 +152,15 @@ def spine_bow(
     patient: PatientPlan, z: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """How far the spine lies beside (x) and behind (y) its standard course at a height."""
-    phase = np.random.default_rng([patient.seed, 2]).uniform(-0.6, 0.6)
+    phase = _bow_phase(patient.seed)
     side = patient.scoliosis_mm * np.sin((z + 60) / 62 + phase) * np.exp(-(((z + 70) / 150) ** 2))
     back = -patient.kyphosis_mm * (np.exp(-(((z + 25) / 85) ** 2)) - 0.35)
     return side, back
+
+
+@lru_cache(maxsize=16)
+def _bow_phase(seed: int) -> float:
+    return np.random.default_rng([seed, 2]).uniform(-0.6, 0.6)
 
 
 def courses(patient: PatientPlan) -> dict[str, Course]:

@@ -9,6 +9,7 @@ one slice of an upright grid is one slice of the body.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +20,7 @@ FloatArray = NDArray[np.float64]
 Volume = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """The map between world and patient coordinates.
 
@@ -102,29 +103,32 @@ class Frame:
         a, b, d, e, f = (np.asarray(term, np.float32) for term in terms)
         return a, b, d, e, f
 
+    @cached_property
+    def _waves_5K21(self) -> FloatArray:
+        """The waves without their axis, those that move x beside those that move y."""
+        rows, axis = np.delete(self.waves_K6, 1, axis=1).T, self.waves_K6[:, 1]
+        return np.stack([rows[:, axis == k] for k in (0, 1)], axis=2)[..., None]
+
     def push(self, center_N3: FloatArray, half_N3: FloatArray) -> tuple[FloatArray, FloatArray]:
         """How far the warp pushes boxes along world x and y (mm), and points in them beyond that.
 
-        Boxes are given by centre and half size in world millimetres from the carina, unwarped.
+        Boxes are given by centre and half size in world millimetres from the carina, unwarped;
+        both answers are ``(2, N)``.
         """
-        size, axis, across, along, phase, rise = self.waves_K6.T
-        moved = axis.astype(int)
+        size, across, along, phase, rise = self._waves_5K21
         c, s = np.cos(self.roll_rad), np.sin(self.roll_rad)
-        push_N2 = np.zeros((len(center_N3), 2))
-        lift_NK = size * np.sin(center_N3[:, 2:] * along + rise)
+        turn = np.array([[-s], [s]])
+        center_3N, half_3N = center_N3.T, half_N3.T
+        lift = size * np.sin(center_3N[2] * along + rise)
+        at = center_3N[:2]
         for _ in range(2):  # a second round, where the first has pushed them
-            other_NK = (center_N3[:, :2] + push_N2)[:, 1 - moved]
-            move_NK = lift_NK * np.sin(across * other_NK + phase)
-            dx, dy = (-move_NK[:, moved == k].sum(axis=1) for k in (0, 1))
-            push_N2 = np.stack([c * dx - s * dy, s * dx + c * dy], axis=1)
+            move = -(lift * np.sin(across * at[::-1] + phase)).sum(axis=0)
+            push = c * move + turn * move[::-1]
+            at = center_3N[:2] + push
         # Within a box the warp changes by its slope at most, and never by more than its size.
-        reach_NK = across * (half_N3[:, :2])[:, 1 - moved] + along * half_N3[:, 2:]
-        some_NK = np.abs(size) * np.minimum(reach_NK, 2)
-        far_x, far_y = (some_NK[:, moved == k].sum(axis=1) for k in (0, 1))
-        slack_N2 = np.stack(
-            [abs(c) * far_x + abs(s) * far_y, abs(s) * far_x + abs(c) * far_y], axis=1
-        )
-        return push_N2, slack_N2 + 0.5
+        reach = across * half_3N[1::-1] + along * half_3N[2]
+        far = (np.abs(size) * np.minimum(reach, 2)).sum(axis=0)
+        return push, abs(c) * far + abs(s) * far[::-1] + 0.5
 
     def world(self, patient_N3: ArrayLike) -> FloatArray:
         """World millimetres of patient coordinates; the last axis holds x, y, z."""
@@ -137,14 +141,18 @@ class Frame:
             amplitude * np.sin(along * w + phase)
             for amplitude, _, _, along, _, phase in self.waves_K6
         ]
+        angle = np.empty_like(w)
         for _ in range(6):  # the warp is gentle: fixed point, a tenth per round
             dx, dy = np.zeros_like(w), np.zeros_like(w)
             wx, wy = c * u - s * v + kx * w, s * u + c * v + ky * w
             for lift, (_, axis, across, _, phase, _) in zip(lifts, self.waves_K6, strict=True):
+                np.multiply(across, wy if axis == 0 else wx, out=angle)
+                angle += phase
                 # Single precision is enough for millimetres of warp, and several times as fast.
-                angle = (across * (wy if axis == 0 else wx) + phase).astype(np.float32)
+                sine = angle.astype(np.float32)
+                np.multiply(lift, np.sin(sine, out=sine), out=angle)
                 push = dx if axis == 0 else dy
-                push += lift * np.sin(angle)
+                push += angle
             last, u, v = (u, v), p[..., 0] - dx, p[..., 1] - dy
             if max(np.abs(u - last[0]).max(initial=0), np.abs(v - last[1]).max(initial=0)) < 1e-3:
                 break

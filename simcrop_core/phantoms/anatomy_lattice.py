@@ -69,27 +69,39 @@ class Lattice:
 
         ``ys`` are the voxels along y that are wanted.
         """
-        planes = self._planes(values, ys, slice(None))
-        flat = planes.reshape(len(planes), -1)
+        wide, lines = self._wide(values, self._x), self._y[ys]
+        planes = np.empty((len(wide), len(lines), wide.shape[2]), np.float32)
+        pieces = list(_pieces(lines))
+        flat, missing = planes.reshape(len(planes), -1), np.ones(len(planes), bool)
 
         def slab(slices: slice) -> Volume:
             weights = self._z[slices]
             used = np.flatnonzero(weights.any(axis=0))
             part = slice(used[0], used[-1] + 1)
+            # Planes are made when they are first asked for: often not all are.
+            for k in part.start + np.flatnonzero(missing[part]):
+                for some, near in pieces:
+                    np.matmul(lines[some, near], wide[k, near], out=planes[k, some])
+            missing[part] = False
             out = weights[:, part] @ flat[part]
             return np.asarray(out.reshape(len(weights), *planes.shape[1:]))
 
         return slab
 
     def _planes(self, values: Volume, ys: slice, xs: slice) -> Volume:
-        columns, lines = self._x[xs], self._y[ys]
-        wide = np.empty((*values.shape[:2], len(columns)), np.float32)
-        for some, near in _pieces(columns):
-            np.matmul(values[:, :, near], columns[some, near].T, out=wide[:, :, some])
-        planes = np.empty((len(values), len(lines), len(columns)), np.float32)
+        wide, lines = self._wide(values, self._x[xs]), self._y[ys]
+        planes = np.empty((len(wide), len(lines), wide.shape[2]), np.float32)
         for some, near in _pieces(lines):
             np.matmul(lines[some, near], wide[:, near], out=planes[:, some])
         return planes
+
+    @staticmethod
+    def _wide(values: Volume, columns: Volume) -> Volume:
+        """Interpolated along x."""
+        wide = np.empty((*values.shape[:2], len(columns)), np.float32)
+        for some, near in _pieces(columns):
+            np.matmul(values[:, :, near], columns[some, near].T, out=wide[:, :, some])
+        return wide
 
     def voxels(self, values: Volume, box: Box | None = None) -> Volume:
         """Values at all voxels of the box or of one in it."""
@@ -97,8 +109,11 @@ class Lattice:
         used = np.flatnonzero(self._z[zs].any(axis=0))
         near = slice(int(used[0]), int(used[-1]) + 1)
         planes = self._planes(values[near], ys, xs)
-        out = self._z[zs, near] @ planes.reshape(len(planes), -1)
-        return np.asarray(out.reshape(-1, *planes.shape[1:]))
+        weights, flat = self._z[zs, near], planes.reshape(len(planes), -1)
+        out = np.empty((len(weights), flat.shape[1]), np.float32)
+        for some, held in _pieces(weights):
+            np.matmul(weights[some, held], flat[held], out=out[some])
+        return out.reshape(-1, *planes.shape[1:])
 
     def near(self, values: Volume, reach_mm: float = 0.0) -> Box | None:
         """The part of the box that a surface can reach, given its distance; None for nothing."""

@@ -106,7 +106,9 @@ class RibTable:
         middle = np.float32(RIB_MM / 2 + 0.4)
         depth = np.abs(inside - middle)
         width = self.canvas.width
-        keep = np.flatnonzero(depth < np.float32(4.6 + width))
+        # Farther from the ribs' middle, or up and down, no voxel holds any of them.
+        edge = 0.5 * width + 0.05
+        keep = np.flatnonzero(depth < np.float32(3.7 + edge))
         if not keep.size:
             return
         x, y, z = self.canvas.at_flat(box, where[keep])
@@ -117,7 +119,7 @@ class RibTable:
         phi = np.degrees(np.arctan2(x, y - yc.take(slices))) + np.float32(0.5)
         rows = (slices + box[0].start) * 181 + phi.astype(np.int32)
         up = self.up.ravel().take(rows)
-        some = np.flatnonzero((up < 2.2) & ((x > 24) | (y > 0)) & (z < 103))
+        some = np.flatnonzero((up < np.float32(1 + edge / 3.7)) & ((x > 24) | (y > 0)) & (z < 103))
         keep, up, rows = keep[some], up[some], rows[some]
         bone, half = self.bone.ravel().take(rows), self.half.ravel().take(rows)
         q = depth[keep] / np.float32(3.7)

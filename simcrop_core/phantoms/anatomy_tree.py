@@ -115,8 +115,11 @@ def _cloud(
     inside = cage.inside(x, y, z)
     keep = inside < -1.5
     x, y, z, inside, points = x[keep], y[keep], z[keep], inside[keep], points[keep]
+    cavity = cage.cavity(inside, cage.diaphragm(x, y, z))
+    keep = cavity < -1.5
+    x, y, z, cavity, points = x[keep], y[keep], z[keep], cavity[keep], points[keep]
     sac = heart.chambers(x, y, z)["pericardium"]
-    lungs = cage.lungs(inside, cage.mediastinum(x, y, z, sac), cage.diaphragm(x, y, z))
+    lungs = cage.lungs(cavity, cage.mediastinum(x, y, z, sac))
     keep = lungs < -1.5
     x, y, z, points = x[keep], y[keep], z[keep], points[keep]
     upper = cage.oblique_fissure(x, y, z) > 0
@@ -156,21 +159,21 @@ def _grow(
         share = (share * (0.3, 0.5, 0.85, 1.0)[min(level, 3)])[:, None]
         ends = tips + (center - tips) * share
         made.append((tips, ends, count, lobes, owner, np.full(len(tips), level)))
-        # Split each cloud at its middle, across the widest direction.
+        # Split each cloud at its middle, across the widest direction; one point is no cloud.
+        sway, clouds = rng.normal(0, 0.18, (len(tips), 3)), count > 1
+        going = clouds[group]
+        alive, group = alive[going], group[going]
+        if not len(alive):
+            break
         offset = alive - center[group]
         spread = np.zeros((len(tips), 3, 3))
         for i in range(3):
             for j in range(i, 3):
                 spread[:, i, j] = np.bincount(group, offset[:, i] * offset[:, j], len(tips))
                 spread[:, j, i] = spread[:, i, j]
-        axis = np.linalg.eigh(spread)[1][:, :, -1]
-        axis = axis + rng.normal(0, 0.18, axis.shape)
-        along = (offset * axis[group]).sum(axis=1)
+        sway[clouds] += np.linalg.eigh(spread[clouds])[1][:, :, -1]
+        along = (offset * sway[group]).sum(axis=1)
         children = group * 2 + (along > 0)
-        going = count[group] > 1
-        alive, children = alive[going], children[going]
-        if not len(alive):
-            break
         used, group = np.unique(children, return_inverse=True)
         parents = used // 2
         tips, owner, lobes = ends[parents], parents + number, lobes[parents]

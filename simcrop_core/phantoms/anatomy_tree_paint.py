@@ -44,8 +44,8 @@ def _paint_tree(
     *,
     deep: bool,
 ) -> None:
-    points, radius = _dense(tree, walls, float(canvas.spacing.min()))
-    where, share = _splat(canvas, points, radius, total)
+    points_3N, radius = _dense(tree, walls, float(canvas.spacing.min()))
+    where, share = _splat(canvas, points_3N, radius, total)
     if not where.size:
         return
     labels = canvas.labels.reshape(-1)
@@ -74,15 +74,21 @@ def _dense(tree: Tree, walls: float, spacing: float) -> tuple[FloatArray, Volume
     length = np.linalg.norm(stops - starts, axis=1)
     step = np.maximum(0.7 * spacing, 0.45 * np.minimum(r0, r1))
     count = np.maximum(np.ceil(length / step).astype(int), 1)
-    piece = np.repeat(np.arange(len(count)), count)
     within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    t = (within + 0.5) / count[piece]
-    points = starts[piece] + (stops - starts)[piece] * t[:, None]
-    return points, (r0[piece] + (r1 - r0)[piece] * t).astype(np.float32)
+    t = (within + 0.5) / np.repeat(count, count)
+
+    def between(first: FloatArray, last: FloatArray) -> FloatArray:
+        out = np.repeat(last - first, count)
+        out *= t
+        out += np.repeat(first, count)
+        return out
+
+    points = [between(first, last) for first, last in zip(starts.T, stops.T, strict=True)]
+    return np.stack(points), between(r0, r1).astype(np.float32)
 
 
 def _splat(
-    canvas: Canvas, points: FloatArray, radius: Volume, total: Volume
+    canvas: Canvas, points_3N: FloatArray, radius: Volume, total: Volume
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Flat numbers of the voxels near points, and the share of each that balls there fill.
 
@@ -91,21 +97,22 @@ def _splat(
     width = np.float32(canvas.width * canvas.frame.mean_scale)
     start = np.array([line[0] for line in canvas.lines])
     step = np.array([line[1] - line[0] if line.size > 1 else 1.0 for line in canvas.lines])
-    voxel = (points - start) / step
+    voxel = (points_3N - start[:, None]) / step[:, None]
     near = np.rint(voxel)
-    rest = ((voxel - near) * step).astype(np.float32)
-    near = near.astype(np.int32)
+    voxel -= near
+    voxel *= step[:, None]
+    rest, near = voxel.astype(np.float32), near.astype(np.int32)
     limit = np.array([0, 1.0, 1.7, 2.6, 4.0, 30.0], np.float32)
     found: list[NDArray[np.int64]] = []
     shares: list[NDArray[np.float32]] = []
     for low, high in pairwise(limit):
         chosen = np.flatnonzero((radius > low) & (radius <= high))
         # Thick slices: balls that lie low in their voxel reach others than those that lie high.
-        over = rest[chosen, 2] > 0
+        over = rest[2].take(chosen) > 0
         halves = (chosen[over], chosen[~over]) if chosen.size > 2000 else (chosen,)
         for rows in halves:
             if rows.size:
-                balls = near[rows], rest[rows], radius[rows]
+                balls = near.take(rows, axis=1), rest.take(rows, axis=1), radius.take(rows)
                 _splat_alike(canvas.shape, *balls, step, width, found, shares)
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -119,8 +126,8 @@ def _splat(
 
 def _splat_alike(
     shape: tuple[int, int, int],
-    near_N3: NDArray[np.int32],
-    rest_N3: Volume,
+    near_3N: NDArray[np.int32],
+    rest_3N: Volume,
     radius_N: Volume,
     step: FloatArray,
     width: np.float32,
@@ -130,7 +137,7 @@ def _splat_alike(
     """Append numbers and shares of the voxels that balls of about one size fill."""
     size = np.array(shape[::-1])
     reach = float(radius_N.max() + 0.5 * width)
-    low, high = rest_N3.min(axis=0), rest_N3.max(axis=0)
+    low, high = rest_3N.min(axis=1), rest_3N.max(axis=1)
     counts = np.floor((reach + np.maximum(-low, high)) / np.abs(step)).astype(int).clip(1)
     sides = [np.arange(-n, n + 1, dtype=np.int32) for n in counts]
     # Along each axis: how far a neighbour is at least, for any of these balls.
@@ -140,20 +147,31 @@ def _splat_alike(
     ]
     gap = gaps[0][:, None, None] + gaps[1][:, None] + gaps[2]
     ball = np.stack([side[at] for side, at in zip(sides, np.nonzero(gap < reach**2), strict=True)])
-    held = ((near_N3 >= counts) & (near_N3 < size - counts)).all(axis=1)
-    some = ((near_N3 >= -counts) & (near_N3 < size + counts)).all(axis=1) & ~held
+    held = _within(near_3N, counts, size - counts)
+    some = _within(near_3N, -counts, size + counts) & ~held
     for rows, edge in ((held, False), (some, True)):
         numbers = np.flatnonzero(rows)
         # As many balls at once as the processor's cache holds.
         for part in np.array_split(numbers, max(1, -(-numbers.size * ball.shape[1] // _CACHED))):
             if part.size:
-                balls = near_N3[part], rest_N3[part], radius_N[part]
+                balls = near_3N.take(part, axis=1), rest_3N.take(part, axis=1), radius_N.take(part)
                 _splat_balls(*balls, ball, step, width, size, edge, found, shares)
 
 
+def _within(
+    near_3N: NDArray[np.int32], first_3: NDArray[np.int64], stop_3: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which points lie between limits on all axes."""
+    inside = np.ones(near_3N.shape[1], bool)
+    for near, first, stop in zip(near_3N, first_3.tolist(), stop_3.tolist(), strict=True):
+        inside &= near >= first
+        inside &= near < stop
+    return inside
+
+
 def _splat_balls(
-    near_N3: NDArray[np.int32],
-    rest_N3: Volume,
+    near_3N: NDArray[np.int32],
+    rest_3N: Volume,
     radius_N: Volume,
     ball_3B: NDArray[np.int32],
     step: FloatArray,
@@ -165,11 +183,11 @@ def _splat_balls(
 ) -> None:
     """Append numbers and shares of the voxels that balls fill; ``edge``: some leave the canvas."""
     ball_mm = (ball_3B * step[:, None]).astype(np.float32)
-    share = np.subtract(ball_mm[0], rest_N3[:, 0, None])
+    share = np.subtract(ball_mm[0], rest_3N[0][:, None])
     share *= share
     gap = np.empty_like(share)
     for k in (1, 2):
-        np.subtract(ball_mm[k], rest_N3[:, k, None], out=gap)
+        np.subtract(ball_mm[k], rest_3N[k][:, None], out=gap)
         gap *= gap
         share += gap
     np.sqrt(share, out=share)
@@ -181,9 +199,9 @@ def _splat_balls(
     hit = share > 0.01
     if edge:
         for k in range(3):
-            at = near_N3[:, k, None] + ball_3B[k]
+            at = near_3N[k][:, None] + ball_3B[k]
             hit &= (at >= 0) & (at < size[k])
-    base = (near_N3[:, 2].astype(np.int64) * size[1] + near_N3[:, 1]) * size[0] + near_N3[:, 0]
+    base = (near_3N[2].astype(np.int64) * size[1] + near_3N[1]) * size[0] + near_3N[0]
     jump = (ball_3B[2] * size[1] + ball_3B[1]) * size[0] + ball_3B[0]
     where = np.flatnonzero(hit)
     row = where // len(jump)

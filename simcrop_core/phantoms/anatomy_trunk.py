@@ -97,7 +97,7 @@ def _paint_wall(
     _paint_planes(muscle, inside, width, value)
     share = coverage(inside, width)
     share *= skin < np.float32(-1.3)
-    inner = np.flatnonzero(share)
+    inner = np.flatnonzero(share > 0)
     some, share = value.take(inner), share.take(inner)
     mix(some, share, -102)
     value[inner] = some
@@ -166,20 +166,18 @@ class _Lungs:
         local, (zs, ys, xs) = within(here, box), within(here, self.box)
         inside, diaphragm = inside[local], diaphragm[local]
         hu_box, labels_box = hu[local], labels[local]
-        cup = np.abs(diaphragm + np.float32(1.2))
-        cup -= np.float32(1.6)
-        np.maximum(cup, inside, out=cup)
-        near = cup < np.float32(0.5 * width)
-        if near.any():
-            share, value = coverage(cup[near], width), hu_box[near]
-            mix(value, share, 48)
-            hu_box[near] = value
-            near[near] = share >= 0.5
-            labels_box[near] = LABELS["diaphragm"]
-        surface = self.cage.lungs(inside, self.between(zs)[:, ys, xs], diaphragm)
-        where = np.flatnonzero(surface < np.float32(0.5 * width))
+        edge = np.float32(0.5 * width)
+        if diaphragm.min() < width + 1:
+            _paint_diaphragm(diaphragm, inside, width, hu_box, labels_box)
+        # Where there can be lung, whatever lies between the lungs: often nowhere.
+        cavity = self.cage.cavity(inside, diaphragm)
+        where = np.flatnonzero(cavity < edge)
         if not where.size:
             return
+        between = self.between(zs)[:, ys, xs].reshape(-1).take(where)
+        surface = self.cage.lungs(cavity.reshape(-1).take(where), between)
+        held = np.flatnonzero(surface < edge)
+        where, surface = where.take(held), surface.take(held)
         values = hu_box.ravel()
         px, move_x, *_ = canvas.parts(here)
         right = np.greater(px, -move_x).reshape(-1).take(where)
@@ -187,7 +185,7 @@ class _Lungs:
             rows(zs)[:, ys, xs].ravel().take(where)
             for rows in (self.air, self.oblique, self.horizontal)
         )
-        share = coverage(surface.ravel().take(where), width)
+        share = coverage(surface, width)
         upper, top = oblique > 0, horizontal > 0
         _paint_fissures(oblique, horizontal, right & upper, width, air)
         value = values.take(where)
@@ -204,6 +202,21 @@ class _Lungs:
         lobes[here] = part
         part += np.uint8(LABELS[LOBES[0]] - 1)
         np.copyto(labels_box, part, where=part >= LABELS[LOBES[0]])
+
+
+def _paint_diaphragm(
+    diaphragm: Volume, inside: Volume, width: float, hu: Volume, labels: NDArray[np.uint8]
+) -> None:
+    """Paint the diaphragm's muscle, given the distances to it and to the cage."""
+    cup = np.abs(diaphragm + np.float32(1.2))
+    cup -= np.float32(1.6)
+    np.maximum(cup, inside, out=cup)
+    near = cup < np.float32(0.5 * width)
+    share, value = coverage(cup[near], width), hu[near]
+    mix(value, share, 48)
+    hu[near] = value
+    near[near] = share >= 0.5
+    labels[near] = LABELS["diaphragm"]
 
 
 def _paint_fissures(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import Centreline
-from simcrop_core.phantoms.anatomy_labels import GROUPS
-from simcrop_core.phantoms.findings_scene import Scene, label_table
+from simcrop_core.phantoms.anatomy_labels import GROUPS, LABELS
+from simcrop_core.phantoms.findings_scene import Scene, one_of
 from simcrop_core.phantoms.findings_shapes import (
     Bool,
     Box,
@@ -40,7 +40,8 @@ def draw_cardiomegaly(scene: Scene, plan: FindingPlan) -> Bool:
 
 def _gives_way(scene: Scene, box: Box, *names: str) -> Bool:
     lung = (scene.lobes[box.slices] > 0) & ~scene.solid[box.slices]
-    return label_table(*names)[scene.labels[box.slices]] & ~scene.solid[box.slices] | lung
+    soft = one_of(scene.labels[box.slices], [LABELS[name] for name in names])
+    return soft & ~scene.solid[box.slices] | lung
 
 
 def draw_pericardial_effusion(scene: Scene, plan: FindingPlan) -> Bool:

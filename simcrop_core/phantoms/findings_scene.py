@@ -8,8 +8,8 @@ Axes: Z, Y, X voxels in memory order (views of the anatomy's own arrays); N poin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,17 @@ _GAS = tuple(
 )
 
 
-def label_table(*names: str) -> Bool:
-    """A table over all labels: true for these structures."""
-    table = np.zeros(256, bool)
-    table[[LABELS[name] for name in names]] = True
-    return table
+def one_of(labels: NDArray[np.uint8], wanted: Iterable[int]) -> Bool:
+    """Where a label is one of some, compared run by run of neighbouring numbers."""
+    numbers = sorted(wanted)
+    firsts = [n for n in numbers if n - 1 not in numbers]
+    lasts = [n for n in numbers if n + 1 not in numbers]
+    # What lies below wraps round to the top.
+    runs = [
+        labels == first if first == last else labels - np.uint8(first) <= np.uint8(last - first)
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+    return reduce(np.logical_or, runs) if runs else np.zeros_like(labels, bool)
 
 
 def scene_of(anatomy: Anatomy) -> Scene:
@@ -235,8 +241,7 @@ class Scene:
                     numbers.append(number)
         mask = np.zeros(self.shape, bool)
         part, lobes = mask[self._lung_box], self.lobes[self._lung_box]
-        for number in numbers:
-            part |= lobes == number
+        part[...] = one_of(lobes, numbers)
         if left_upper in numbers and (lobe or level != "any"):
             # One slice of an upright grid is one slice of the body: see Frame.
             lingula = lobe == "lingula" or (not lobe and level == "middle")
@@ -338,7 +343,7 @@ class Scene:
 
     def structure(self, *names: str) -> Bool:
         """Mask ``(Z, Y, X)`` of structures by name."""
-        return label_table(*names)[self.labels]
+        return one_of(self.labels, [LABELS[name] for name in names])
 
     def relabel(self, box: Box, mask: Bool, name: str) -> None:
         """What was there is now this structure, and no lung."""

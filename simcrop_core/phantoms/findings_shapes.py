@@ -87,16 +87,14 @@ def tube_distance(
     radii = np.broadcast_to(np.asarray(radii_P, np.float32), points.shape[:1])
     distance = np.full(box.shape, reach_mm, np.float32) if out is None else out
     axes = [axis.ravel() for axis in (box.x, box.y, box.z)]
-    for start, end, first, last in zip(points, points[1:], radii, radii[1:], strict=False):
-        margin = max(first, last) + reach_mm
-        parts = []
-        for axis, a, b in zip(axes, start, end, strict=True):
-            inside = np.flatnonzero((axis >= min(a, b) - margin) & (axis <= max(a, b) + margin))
-            if not inside.size:
-                break
-            parts.append(slice(inside[0], inside[-1] + 1))
-        if len(parts) < 3:
+    margin = (np.maximum(radii[:-1], radii[1:]) + reach_mm)[:, None]
+    low = np.minimum(points[:-1], points[1:]) - margin
+    high = np.maximum(points[:-1], points[1:]) + margin
+    spans = [_spans(axis, low[:, k, None], high[:, k, None]) for k, axis in enumerate(axes)]
+    for piece, parts in enumerate(zip(*spans, strict=True)):
+        if any(part.start >= part.stop for part in parts):
             continue
+        start, end, first, last = *points[piece : piece + 2], *radii[piece : piece + 2]
         dx = axes[0][parts[0]] - start[0]
         dy = axes[1][parts[1]][:, None] - start[1]
         dz = axes[2][parts[2]][:, None, None] - start[2]
@@ -111,6 +109,13 @@ def tube_distance(
         part = distance[tuple(parts[::-1])]
         np.minimum(part, here, out=part)
     return distance
+
+
+def _spans(axis: Float, low_N1: NDArray[np.floating], high_N1: NDArray[np.floating]) -> list[slice]:
+    """The run of an axis that lies between limits, for each of N pairs of them."""
+    inside = (axis >= low_N1) & (axis <= high_N1)
+    first, count = inside.argmax(axis=1).tolist(), inside.sum(axis=1).tolist()
+    return [slice(a, a + n) for a, n in zip(first, count, strict=True)]
 
 
 def thin_share(distance: Float, radius_mm: float, box: Box) -> tuple[Float, Bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -48,7 +49,7 @@ def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto")
     for name in names:
         if name not in masks and name.startswith("findings "):
             numbers = [int(word) for word in name.split() if word.isdigit()]
-            masks[name] = np.logical_or.reduce([rendered.finding_masks[n] for n in numbers])
+            masks[name] = reduce(np.logical_or, [rendered.finding_masks[n] for n in numbers])
     regions = regions_of(rendered, names, masks)
     return Study(
         id=f"phantom-{seed:06d}",

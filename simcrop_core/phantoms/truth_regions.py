@@ -8,14 +8,13 @@ larger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.phantoms.anatomy import Anatomy
 from simcrop_core.phantoms.anatomy_labels import GROUPS, LABELS, LOBES, STRUCTURES
-from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, scene_of
+from simcrop_core.phantoms.findings_scene import LINGULA_TOP_MM, one_of, scene_of
 from simcrop_core.phantoms.render import Rendered, Slices
 
 Bool = NDArray[np.bool_]
@@ -42,6 +41,8 @@ _OUTSIDE_LUNGS = frozenset({"airways", "lymph node stations"})
 #: A pleural space reaches so deep into the lung's rim: about as far as a small effusion would.
 _PLEURA_MM = 8.0
 _HIATUS_MM = 25.0
+#: So many planes of labels at once stay in the processor's cache.
+_PLANES = 8
 
 
 class Regions(Mapping[str, Bool]):
@@ -55,7 +56,7 @@ class Regions(Mapping[str, Bool]):
         """Keep a mask that lies in a box; an empty one is left out."""
         tight = bounding_box(mask)
         if tight is not None:
-            self._boxes[name] = _within(box, tight), mask[tight].copy()
+            self._boxes[name] = _within(box, tight), mask[tight].copy(order="K")
 
     def box(self, name: str) -> tuple[Slices, Bool]:
         """The box that holds a mask, and the mask in it."""
@@ -150,7 +151,7 @@ class _Atlas:
         if cut is None:
             # The coronary arteries are too thin for a coarse grid.
             return self.region("heart") if name == "coronary arteries" else self._nothing()
-        mask = _any_of(self.labels_XYZ[cut], labels)
+        mask = one_of(self.labels_XYZ[cut], labels)
         if name in _OUTSIDE_LUNGS:
             mask &= self.lobes_XYZ[cut] == 0
         return _within(self.scan, cut), mask
@@ -168,7 +169,7 @@ class _Atlas:
         if cut is None:
             return self._nothing()
         lobes = self.lobes_XYZ[cut]
-        mask = _any_of(lobes, np.flatnonzero(lookup).tolist())
+        mask = one_of(lobes, np.flatnonzero(lookup).tolist())
         if split:
             lingula = lobes == left_upper
             x, y, z = self.anatomy.x, self.anatomy.y, self.anatomy.z
@@ -225,46 +226,43 @@ class _Atlas:
         return (slice(0, 0),) * 3, np.zeros((0, 0, 0), bool)
 
 
-def _any_of(labels: NDArray[np.uint8], wanted: Iterable[int]) -> Bool:
-    """Where a label is one of some, compared run by run of neighbouring numbers."""
-    numbers = sorted(wanted)
-    firsts = [n for n in numbers if n - 1 not in numbers]
-    lasts = [n for n in numbers if n + 1 not in numbers]
-    mask = np.zeros_like(labels, bool)
-    for first, last in zip(firsts, lasts, strict=True):
-        # What lies below wraps round to the top.
-        mask |= labels - np.uint8(first) <= np.uint8(last - first)
-    return mask
-
-
 def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Slices | None]:
     """The smallest boxes that hold labels 1 to ``count`` (at most 63); None for absent ones.
 
-    Each label is a bit, and the bits of a row are joined: several times as fast as
+    Looks at the ends of runs of one label along the rows alone: several times as fast as
     ``scipy.ndimage.find_objects``.
     """
+    if not labels.size:
+        return [None] * count
     order = [int(axis) for axis in np.argsort([-abs(s) for s in labels.strides])]
     walked = labels.transpose(order)
-    kind: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint64 if count > 7 else np.uint8)
-    bit = np.zeros(256, kind)
+    bit = np.zeros(256, np.uint64)
     bit[1 : count + 1] = [1 << label for label in range(1, count + 1)]
-    planes, lines, columns = (np.zeros(n, kind) for n in walked.shape)
-    for number, plane in enumerate(walked):
-        bits = bit.take(plane)
-        column = np.bitwise_or.reduce(bits, axis=0)
-        columns |= column
-        while bits.shape[1] > 16:  # folded: a reduction along the rows is slower
-            middle = -(-bits.shape[1] // 2)
-            bits = bits[:, :middle] | bits[:, -middle:]
-        lines |= np.bitwise_or.reduce(bits, axis=1)
-        planes[number] = np.bitwise_or.reduce(column)
+    depth, height, width = walked.shape
+    planes, lines = np.zeros(depth, np.uint64), np.zeros(height, np.uint64)
+    left, right = np.full(256, width), np.zeros(256, np.int64)
+    for first in range(0, depth, _PLANES):
+        rows = walked[first : first + _PLANES].reshape(-1, width)
+        change = np.ones(rows.shape, bool)
+        np.not_equal(rows[:, 1:], rows[:, :-1], out=change[:, 1:])
+        starts = np.flatnonzero(change)
+        names = rows.reshape(-1).take(starts)
+        starts %= width
+        begins = starts == 0
+        bits = np.bitwise_or.reduceat(bit.take(names), np.flatnonzero(begins)).reshape(-1, height)
+        planes[first : first + _PLANES] = np.bitwise_or.reduce(bits, axis=1)
+        lines |= np.bitwise_or.reduce(bits, axis=0)
+        np.minimum.at(left, names, starts)
+        starts[begins] = width  # where the last run of the row before stops
+        np.maximum.at(right, names, np.append(starts[1:], width))
     found: list[Slices | None] = []
     for label in range(1, count + 1):
         box = [slice(0, 0)] * 3
-        for axis, hits in zip(order, (planes, lines, columns), strict=True):
+        box[order[2]] = slice(int(left[label]), int(right[label]))
+        for axis, hits in zip(order, (planes, lines), strict=False):
             where = np.flatnonzero(hits & bit[label])
             box[axis] = slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 0)
-        found.append((box[0], box[1], box[2]) if box[0].stop else None)
+        found.append((box[0], box[1], box[2]) if right[label] > 0 else None)
     return found
 
 

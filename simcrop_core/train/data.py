@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ PHANTOMS_NAME = "phantoms"
 QUARANTINE_NAME = "quarantine.jsonl"
 _FEW_PHANTOMS = 16
 _TOLD_EVERY = 100
+_LOCKED_S = 1.0
 
 
 @dataclass(eq=False)
@@ -135,7 +137,7 @@ def make_phantom_store(
 ) -> Path:
     """Make the phantoms of a run and prepare them; what is there already is left as it is.
 
-    ``stop`` is asked after each phantom.
+    Runs may share a folder: who comes second waits. ``stop`` is asked after each phantom.
 
     Returns
     -------
@@ -153,20 +155,29 @@ def make_phantom_store(
     place = Path(data.phantom_folder).expanduser() if data.phantom_folder else folder
     place = place / PHANTOMS_NAME if data.phantom_folder is None else place
     sources = phantom_sources(range(data.phantom_seed, data.phantom_seed + data.phantoms))
-    build_store(
-        "phantoms",
-        sources,
-        place,
-        store_settings(model.input_spec),
-        TextSettings(
-            source=config.model.text_encoder or model.text.source,
-            sentence_vector=model.text.sentence_vector,
-        ),
-        # A few are made before processes for them would have started.
-        workers=max(1, data.workers) if data.phantoms > _FEW_PHANTOMS else 1,
-        progress=until_stopped(tell, stop),
-    )
-    return place
+    progress = until_stopped(tell, stop)
+    while True:
+        try:
+            build_store(
+                "phantoms",
+                sources,
+                place,
+                store_settings(model.input_spec),
+                TextSettings(
+                    source=config.model.text_encoder or model.text.source,
+                    sentence_vector=model.text.sentence_vector,
+                ),
+                # A few are made before processes for them would have started.
+                workers=max(1, data.workers) if data.phantoms > _FEW_PHANTOMS else 1,
+                progress=progress,
+            )
+            return place
+        except SimCroPError as e:
+            if e.code != "locked":
+                raise
+        # Another run makes or looks over the same ones; what it leaves undone is done here.
+        progress("waiting for another run's phantoms", 0, data.phantoms)
+        time.sleep(_LOCKED_S)
 
 
 def store_settings(spec: InputSpec) -> StoreSettings:

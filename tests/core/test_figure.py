@@ -303,22 +303,24 @@ def test_a_patch_is_coloured_and_outlined_on_its_own_millimetres(
     np.testing.assert_allclose(corners, [(left, bottom), (right, top)], atol=1.01 * dot_mm)
     assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)  # one whole rectangle
 
-    segments = outline(result, np.array([chosen]), plane, patches.center(chosen))
+    segments = outline(result.patches, np.array([chosen]), plane, patches.center(chosen))
     np.testing.assert_allclose(segments.reshape(-1, 2).min(axis=0), (left, bottom), atol=1e-9)
     np.testing.assert_allclose(segments.reshape(-1, 2).max(axis=0), (right, top), atol=1e-9)
     assert np.linalg.norm(segments[:, 0] - segments[:, 1], axis=-1).sum() == pytest.approx(4 * 24)
     # A plane that misses the patch shows none of it.
     shifted = patches.center(chosen).copy()
     shifted[plane.normal] += 12.5
-    assert len(outline(result, np.array([chosen]), plane, shifted)) == 0
+    assert len(outline(result.patches, np.array([chosen]), plane, shifted)) == 0
     shifted[plane.normal] -= 1.0
-    assert len(outline(result, np.array([chosen]), plane, shifted)) == 4
+    assert len(outline(result.patches, np.array([chosen]), plane, shifted)) == 4
 
 
 def test_patches_side_by_side_have_one_outline(scan: CTVolume) -> None:
     patches = patches_of()
     pair = np.array([patches.index((2, 2, 3)), patches.index((3, 2, 3))])
-    segments = outline(aligned(scan), pair, PLANE_BY_NAME["axial"], patches.center(int(pair[0])))
+    segments = outline(
+        aligned(scan).patches, pair, PLANE_BY_NAME["axial"], patches.center(int(pair[0]))
+    )
     lengths = np.linalg.norm(segments[:, 0] - segments[:, 1], axis=-1)
     assert lengths.sum() == pytest.approx(6 * 24)
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from simcrop_core.model.text_folder import locate_text_encoder
 from simcrop_core.objectives.m3ae import M3aeObjective
 from simcrop_core.objectives.mae import MaeObjective
 from simcrop_core.store import open_store
+from simcrop_core.store.place import locked
 from simcrop_core.train import checkpoint as checkpoint_module
 from simcrop_core.train import loop
 from simcrop_core.train.build import build_model, trained_config
@@ -381,6 +383,25 @@ def test_phantoms_are_made_until_somebody_asks_to_stop(
     assert train(run, config, resume=True) == Outcome(2, "finished")
     assert len(open_store(run / "phantoms")) == 5
     assert [step for step, _ in losses(run)] == [1, 2]
+
+
+def test_runs_that_share_phantoms_wait_for_each_other(tmp_path: Path, store: Path) -> None:
+    plain = tiny_config(store).model_dump(mode="json")
+    plain["data"] = {"phantoms": 3, "held_out": 1, "phantom_folder": str(tmp_path / "shared")}
+    plain["optim"]["warmup"] = 1
+    plain["run"] |= {"steps": 2, "batch_size": 1, "validate_every": 9, "previews": 0}
+    config = RunConfig.model_validate(plain)
+    other, told = ExitStack(), []
+
+    def tell(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if "waiting" in what:
+            other.close()
+
+    other.enter_context(locked(tmp_path / "shared"))
+    assert train(tmp_path / "run", config, tell=tell) == Outcome(2, "finished")
+    assert told[0] == "waiting for another run's phantoms"
+    assert len(open_store(tmp_path / "shared")) == 3
 
 
 def test_sentences_are_read_until_somebody_asks_to_stop(tmp_path: Path, store: Path) -> None:

@@ -43,8 +43,12 @@ lint: $(READY)
 	rm -rf build/wheel && $(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >/dev/null
 	$(BIN)/check-wheel-contents build/wheel
 
+# Tests of the window run on a display without a screen, drawn by the processor.
+XVFB := $(shell command -v xvfb-run >/dev/null 2>&1 && echo 'xvfb-run -a -s "-screen 0 1600x1000x24"')
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 LIBGL_ALWAYS_SOFTWARE=1 $(XVFB) \
+		$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/ingest.py --json benchmarks/results/ingest.json

@@ -1,1 +1,1 @@
-"""The desktop application. This version has the library and the ``simcrop`` command only."""
+"""The desktop application: read a report with the scan pointing back."""

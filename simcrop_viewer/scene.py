@@ -94,8 +94,7 @@ class Scene:
             self.scan = tuple(self._plane_layer(ct, window, axis) for axis in range(3))
         else:
             self.scan = (layers.ct_layer(ct, window),)
-        self._cross = layers.lines_layer("Crosshair", _CROSS_COLOR, 0.35, opacity=0.7)
-        self._cross.scale, self._cross.translate = ct.scale, ct.translate
+        self._cross = self._crosshair(size)
         with self._quiet():
             for layer in (*self.scan, self._cross):
                 self.viewer.add_layer(layer)
@@ -122,6 +121,19 @@ class Scene:
         layer.plane.normal = normal
         layer.plane.thickness = 1
         return layer
+
+    def _crosshair(self, size_mm: NDArray[np.float64]) -> Vectors:
+        """Lines in millimetres, about a pixel wide; in 2D they lie in whichever plane is shown."""
+        cross = layers.lines_layer(
+            "Crosshair", _CROSS_COLOR, float(size_mm.max()) / 300, opacity=0.7
+        )
+        if not self.is_3d:
+            normal = layers.ORDER[self.name][0]
+            scale, translate = np.ones(3), np.zeros(3)
+            scale[normal] = 4 * size_mm[normal]  # every plane is nearest to the lines'
+            translate[normal] = self._bounds[:, normal].mean()
+            cross.scale, cross.translate = scale, translate
+        return cross
 
     def _orient(self) -> None:
         if self.is_3d:
@@ -196,18 +208,17 @@ class Scene:
     def _draw_cross(self) -> None:
         if self._cross is None or self._cross not in self.viewer.layers:
             return
-        normal, *across = layers.ORDER[self.name]
-        place = (self._position - self._cross.translate) / self._cross.scale
-        place[normal] = np.floor(place[normal] + 0.5)
-        low, high = ((side - self._cross.translate) / self._cross.scale for side in self._bounds)
-        gap = _CROSS_GAP_MM / np.array(self._cross.scale)
+        across = layers.ORDER[self.name][1:]
+        low, high = self._bounds
         lines = []
         for axis in across:
             for begin, end in (
-                (low[axis], place[axis] - gap[axis]),
-                (place[axis] + gap[axis], high[axis]),
+                (low[axis], self._position[axis] - _CROSS_GAP_MM),
+                (self._position[axis] + _CROSS_GAP_MM, high[axis]),
             ):
-                start, direction = place.copy(), np.zeros(3)
+                start, direction = np.zeros((2, 3))
+                for other in across:
+                    start[other] = self._position[other]
                 start[axis], direction[axis] = begin, max(0.0, end - begin)
                 lines.append([start, direction])
         layers.set_lines(self._cross, np.array(lines))

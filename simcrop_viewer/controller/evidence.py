@@ -20,8 +20,8 @@ from simcrop_viewer.model.session import OpenStudy, Session, Statement, statemen
 if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
 
-#: The most patches that can be asked for as a sentence's evidence.
-MOST_PATCHES = 1024
+#: Patches by which a sentence's score is told, as everywhere (the paper's K).
+TOP_K = 64
 _LANE = "model"
 
 
@@ -159,7 +159,7 @@ class EvidenceController:
                 model,
                 evidence.encoded,
                 queries=[text],
-                top_k=self._most(evidence.encoded),
+                top_k=_top_k(evidence.encoded),
                 device=self.device,
                 progress=tell,
             )
@@ -215,14 +215,10 @@ class EvidenceController:
             model,
             encoded,
             study.report,
-            top_k=self._most(encoded),
+            top_k=_top_k(encoded),
             device=self.device,
             progress=tell,
         )
-
-    @staticmethod
-    def _most(encoded: Encoded) -> int:
-        return max(1, min(MOST_PATCHES, int(np.count_nonzero(encoded.inside_N)) - 1))
 
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
@@ -257,3 +253,8 @@ class EvidenceController:
         if self._evidence is not None:
             self._evidence = None
             self.encoded_changed.emit()
+
+
+def _top_k(encoded: Encoded) -> int:
+    """No more than a tenth of a coarse grid, or nothing would stand out."""
+    return max(1, min(TOP_K, int(np.count_nonzero(encoded.inside_N)) // 10))

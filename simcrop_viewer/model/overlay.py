@@ -89,7 +89,15 @@ def scales(
 
 
 def chosen_mask(result: AlignmentResult, sentence: int, k: int) -> NDArray[np.bool_]:
-    """The top ``k`` patches of a sentence on the patch grid, ``(I, J, K)``."""
+    """The top ``k`` patches of a sentence on the patch grid, ``(I, J, K)``.
+
+    ``k`` may be more than the result lists: the others are looked up in its similarities.
+    """
+    best = result.top(sentence, k)
+    if k > len(best):
+        inside = np.flatnonzero(result.inside_N)
+        order = np.argsort(-result.similarity_SN[sentence, inside], kind="stable")
+        best = inside[order[:k]]
     mask_N = np.zeros(len(result.patches), dtype=bool)
-    mask_N[result.top(sentence, k)] = True
+    mask_N[best] = True
     return mask_N.reshape(result.patches.shape)

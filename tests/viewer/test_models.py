@@ -120,6 +120,8 @@ def test_the_chosen_patches_are_the_top_k(result: AlignmentResult) -> None:
     mask = chosen_mask(result, 2, 9)
     assert mask.shape == result.patches.shape
     assert set(np.flatnonzero(mask)) == set(result.top_SK[2, :9])
+    short = replace(result, top_SK=result.top_SK[:, :4])
+    assert set(np.flatnonzero(chosen_mask(short, 2, 9))) == set(result.top_SK[2, :9])
 
 
 def test_a_constant_map_is_shown_without_fuss(result: AlignmentResult) -> None:

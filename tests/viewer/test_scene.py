@@ -108,11 +108,15 @@ def test_stepping_through_a_pane_moves_the_crosshair_and_the_other_panes(
     axial.dims.set_point(0, axial.dims.point[0] + 12.3)
     assert session.position_mm[2] == pytest.approx(before[2] + 12.3, abs=2.1)  # a plane's step
     np.testing.assert_allclose(session.position_mm[:2], before[:2])
-    assert panes["coronal"]._cross is not None
-    cross = panes["coronal"]._cross
-    [across] = {tuple(line[0][:1]) for line in cross.data if line[1][2]}  # those to the left
-    height = across[0] * cross.scale[0] + cross.translate[0]
-    assert height == pytest.approx(session.position_mm[2], abs=1e-6)
+    for name, own in (("coronal", 1), ("sagittal", 2)):
+        cross = panes[name]._cross
+        assert cross is not None
+        assert len(cross._view_data) == len(cross.data)  # in the plane that is shown
+        lines = cross.data[np.abs(cross.data[:, 1]).sum(axis=1) > 0]
+        assert len(lines) == 4
+        flat = [line[0][0] for line in lines if not line[1][0]]
+        assert flat == pytest.approx([session.position_mm[2]] * 2)
+        assert not lines[:, 1, own].any()
 
 
 def test_the_window_is_that_of_all_panes(session: Session, panes: dict[str, Scene]) -> None:

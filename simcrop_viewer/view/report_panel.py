@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
+from numpy.typing import ArrayLike
 from qtpy.QtCore import QModelIndex, QRect, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QFont, QKeyEvent, QPainter, QPalette, QTextOption
 from qtpy.QtWidgets import (
@@ -42,6 +44,8 @@ _TITLES = {
 _PAD = 6
 _STRIPE = 4
 _SCORE_WIDTH = 84
+#: Sentences that are named for a place.
+_MOST_HERE = 4
 ONE_COLOR = "#00e5ff"
 
 
@@ -68,6 +72,12 @@ class ReportPanel(QWidget):
         self.ask_button = QPushButton("Ask")
         self.state = QLabel()
         self.state.setWordWrap(True)
+        self.here = QLabel()
+        self.here.setObjectName("here")
+        self.here.setWordWrap(True)
+        self.here.setTextFormat(Qt.TextFormat.RichText)
+        self.here.linkActivated.connect(lambda index: self._session.select(int(index)))
+        self.here.hide()
         self.previous = QPushButton("Previous (K)")
         self.next = QPushButton("Next sentence (J)")
         self._lay_out()
@@ -108,6 +118,7 @@ class ReportPanel(QWidget):
         body.setContentsMargins(6, 6, 6, 6)
         body.addLayout(top)
         body.addWidget(self.list, 1)
+        body.addWidget(self.here)
         body.addWidget(self.state)
         body.addLayout(steps)
         body.addLayout(own)
@@ -115,6 +126,7 @@ class ReportPanel(QWidget):
     # -- the list -------------------------------------------------------------------------------
 
     def _fill(self) -> None:
+        self.here.hide()
         self._telling = True
         self.list.clear()
         section = None
@@ -206,6 +218,21 @@ class ReportPanel(QWidget):
                 self.list.setCurrentItem(item, self.list.selectionModel().SelectionFlag.NoUpdate)
                 self.list.scrollToItem(item)
         self._telling = False
+
+    def show_here(self, world_mm: ArrayLike) -> None:
+        """Which sentences look most like the patch at a place that was clicked."""
+        ranked = self._evidence.statements_at(world_mm)[:_MOST_HERE]
+        statements = self._session.statements
+        lines = [
+            f'{value:+.1f} &nbsp;<a href="{index}" style="color: {ONE_COLOR}">'
+            f"{escape(statements[index].text)}</a>"
+            for index, value in ranked
+        ]
+        self.here.setText("<b>Most like this place</b><br>" + "<br>".join(lines))
+        self.here.setToolTip(
+            "Standard deviations of this place's similarity above a sentence's mean in the scan"
+        )
+        self.here.setVisible(bool(ranked))
 
     def select_unsupported(self) -> None:
         """Choose the first sentence without support, or the next one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from simcrop_viewer.view.posting import Poster
 from simcrop_viewer.view.report_panel import ReportPanel
 
 TITLE = "SimCroP Viewer"
+REPORT_SUFFIXES = (".txt", ".json", ".csv")
 RESEARCH_ONLY = "Research use only, not for diagnosis"
 
 
@@ -78,9 +79,10 @@ class MainWindow:
         self.evidence.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
+        for pane in self.panes.values():
+            pane.clicked.connect(self.report.show_here)
         self.session.study_changed.connect(self._title)
         self._filter = _Filter(self)
-        self.qt.installEventFilter(self._filter)
 
     # -- what can be done -----------------------------------------------------------------------
 
@@ -88,6 +90,32 @@ class MainWindow:
         """Read a scan, and its report; it is encoded at once where a model is there."""
         self.messages.hide()
         self.studies.open(scan, report, then=self._encode_if_ready)
+
+    def open_dropped(self, paths: Sequence[str]) -> None:
+        """Open what was dropped: a scan, a report for the scan that is open, or both at once."""
+        reports = [p for p in paths if Path(p).suffix.lower() in REPORT_SUFFIXES]
+        scans = [p for p in paths if p not in reports]
+        if len(scans) > 1 or len(reports) > 1:
+            self.tell(
+                SimCroPError(
+                    f"{len(paths)} files were dropped, and one study is shown at a time",
+                    code="several",
+                    remedy="Drop one scan (or its folder), one report, or one of each.",
+                )
+            )
+        elif scans:
+            self.open(scans[0], *reports)
+        elif self.session.study is None:
+            self.tell(
+                SimCroPError(
+                    "A report was dropped, and no scan is open",
+                    code="no-scan",
+                    remedy="Open its scan first, or drop both together.",
+                )
+            )
+        else:
+            self.messages.hide()
+            self.studies.open_report(reports[0])
 
     def use_model(self, folder: str | Path) -> None:
         """Load a model from its folder; ``""`` for none."""
@@ -247,13 +275,29 @@ class MainWindow:
 
 
 class _Filter(QObject):
-    """Sees the window close, and what is dropped on it."""
+    """Sees the window close, and what is dropped anywhere on it."""
 
     def __init__(self, window: MainWindow) -> None:
         super().__init__(window.qt)
         self._window = window
+        window.qt.setAcceptDrops(True)
+        for watched in (window.qt, *(pane.canvas for pane in window.panes.values())):
+            watched.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Close:
+        kind = event.type()
+        if kind == QEvent.Type.Close and watched is self._window.qt:
             self._window._let_go()
+        if kind in (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop):
+            return self._dropped(event)
         return False
+
+    def _dropped(self, event: Any) -> bool:
+        """Take files before napari does, which knows neither reports nor Hounsfield units."""
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        if not paths:
+            return False
+        event.acceptProposedAction()
+        if event.type() == QEvent.Type.Drop:
+            self._window.open_dropped(paths)
+        return True

@@ -236,6 +236,27 @@ def test_the_window_follows_the_sentence_when_asked(aligned) -> None:
     aligned.overlay.follow.setChecked(False)
 
 
+def test_a_click_names_the_sentences_that_look_most_like_the_place(
+    shared, qtbot, files, model_folder: Path
+) -> None:
+    window = shared
+    window.use_model(model_folder)
+    settled(qtbot, lambda: window.evidence.model is not None)
+    window.open(*files)
+    settled(qtbot, lambda: window.evidence.is_encoded)
+    ranked = window.evidence.statements_at(window.session.position_mm)
+    window.panes["axial"].clicked.emit(window.session.position_mm)
+    words = window.report.here.text()
+    order = [words.index(window.session.statements[index].text) for index, _ in ranked]
+    assert order == sorted(order)
+    window.report.here.linkActivated.emit(str(ranked[0][0]))
+    assert window.session.selection == (ranked[0][0],)
+    window.panes["axial"].clicked.emit([1e6, 0, 0])
+    assert not window.report.here.isVisible()
+    window.studies.close()
+    window.evidence.set_model(None)
+
+
 class Mouse:
     """What napari hands to a mouse callback."""
 
@@ -330,6 +351,36 @@ def test_a_file_that_is_no_scan_gets_one_sentence(window, qtbot, files, study: O
     words = window.messages.words.text()
     assert words.count("\n") == 0
     assert words.endswith(".")
+
+
+def drop(widget, *paths: Path) -> None:
+    from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+    from qtpy.QtWidgets import QApplication
+
+    held = QMimeData()
+    held.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    copy, left, none = (
+        Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    QApplication.sendEvent(widget, QDragEnterEvent(QPoint(9, 9), copy, held, left, none))
+    QApplication.sendEvent(widget, QDropEvent(QPointF(9, 9), copy, held, left, none))
+
+
+def test_scans_and_reports_are_dropped_anywhere(shared, qtbot, files) -> None:
+    window = shared
+    drop(window.panes["3d"].canvas, files[1])
+    assert "no scan is open" in window.messages.words.text()
+    drop(window.panes["axial"].canvas, *files)
+    settled(qtbot, lambda: window.session.study is not None)
+    assert len(window.session.statements) == 3
+    other = files[1].with_name("other.txt")
+    other.write_text("Findings: Emphysema.")
+    drop(window.qt, other)
+    settled(qtbot, lambda: len(window.session.statements) == 1)
+    drop(window.qt, files[0], files[0].parent)
+    assert "one study is shown at a time" in window.messages.words.text()
+    window.studies.close()
 
 
 # -- closing --------------------------------------------------------------------------------------

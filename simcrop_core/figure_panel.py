@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.figure_planes import Plane, cut_heat, cut_scan, outline
+from simcrop_core.figure_planes import Plane, Raster, cut_heat, cut_scan, outline
 from simcrop_core.figure_spec import FigureSpec
 from simcrop_core.figure_text import FONT, number
 from simcrop_core.geometry import FloatArray
@@ -158,18 +159,7 @@ class Panel:
         width, level = self.window
         low, high = level - width / 2, level + width / 2
         scan = cut_scan(self.volume, self.plane, self.position_mm, self.crop, outside_hu=low)
-        image = axes.imshow(
-            scan.values_VU,
-            cmap="gray",
-            vmin=low,
-            vmax=high,
-            extent=scan.extent,
-            origin="lower",
-            aspect="auto",
-            interpolation="hanning",
-            zorder=1,
-        )
-        image.set_clip_path(clip)
+        draw_gray(axes, scan, low, high).set_clip_path(clip)
 
     def _draw_heat(self, axes: Axes, clip: Rectangle, scale: ColorScale) -> None:
         heat = cut_heat(
@@ -202,6 +192,21 @@ class Panel:
                 )
                 axes.add_collection(drawn, autolim=False)
                 drawn.set_clip_path(clip)
+
+
+def draw_gray(axes: Axes, scan: Raster, low: float, high: float) -> AxesImage:
+    """A plane of a scan, from black at ``low`` to white at ``high`` Hounsfield units."""
+    return axes.imshow(
+        scan.values_VU,
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        extent=scan.extent,
+        origin="lower",
+        aspect="auto",
+        interpolation="hanning",
+        zorder=1,
+    )
 
 
 def round_length(most_mm: float) -> float:

@@ -19,7 +19,7 @@ __all__ = ["SECTIONS", "Report", "Section", "Sentence", "read_report", "report_f
 
 Span = tuple[int, int]
 
-_TITLES = {
+SECTION_TITLES = {
     "findings": "Findings",
     "impression": "Impression",
     "technique": "Technique",
@@ -154,7 +154,7 @@ def _assemble(parts: Iterable[Part], notes: Iterable[Note], source: Path | None)
             if not any(h.name == "findings" for h in headings):
                 headings = _end_prefaces(text, headings)
         else:
-            text += f"{_TITLES[part.section]}:\n"
+            text += f"{SECTION_TITLES[part.section]}:\n"
             title = Heading(part.section, start, len(text) - 1)
             within = find_headings(body, ("findings", "impression"))
             headings = [title, *(h.moved(len(text)) for h in within)]

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 
 from simcrop_core.evaluate.grounding_result import GroundingResult, Pointed
 from simcrop_core.figure_canvas import MARGIN, Page, own_settings
+from simcrop_core.figure_panel import draw_gray
 from simcrop_core.figure_planes import (
     PLANE_BY_NAME,
     Plane,
@@ -256,17 +257,7 @@ def _draw_view(
     )
     low, high = window[1] - window[0] / 2, window[1] + window[0] / 2
     scan = cut_scan(study.volume, view.plane, view.position_mm, crop, outside_hu=low)
-    axes.imshow(
-        scan.values_VU,
-        cmap="gray",
-        vmin=low,
-        vmax=high,
-        extent=scan.extent,
-        origin="lower",
-        aspect="auto",
-        interpolation="hanning",
-        zorder=1,
-    )
+    draw_gray(axes, scan, low, high)
     mask = study.regions[p.said.region]
     region = outline_mask(mask, study.volume.grid, view.plane, view.position_mm, crop)
     patch = outline(patches, np.array([p.best]), view.plane, view.position_mm)

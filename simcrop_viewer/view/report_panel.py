@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from simcrop_core.report import SECTION_TITLES
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.scenes import COLORS, hex_of
 from simcrop_viewer.model.session import Session, Statement
@@ -32,15 +33,7 @@ _INDEX = int(Qt.ItemDataRole.UserRole)
 _SCORE = _INDEX + 1
 _COLOR = _INDEX + 2
 _HEADING = _INDEX + 3
-_TITLES = {
-    "findings": "Findings",
-    "impression": "Impression",
-    "technique": "Technique",
-    "clinical": "Clinical information",
-    "comparison": "Comparison",
-    "other": "Other",
-    "query": "Your own words",
-}
+_TITLES = {**SECTION_TITLES, "query": "Your own words"}
 _PAD = 6
 _STRIPE = 4
 _SCORE_WIDTH = 84

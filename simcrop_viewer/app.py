@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,15 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Open the window; returns when it is closed."""
     arguments = parser().parse_args(words)
+    if sys.platform == "linux" and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        print(
+            "simcrop-viewer: There is no display here. Start it in a desktop session, or under "
+            "xvfb-run; the command simcrop needs none.",
+            file=sys.stderr,
+        )
+        return 2
     # Qt 5 is what this version is built on; people who use it can do nothing about that.
     warnings.filterwarnings("ignore", message=".*Qt6 backend.*")
     import napari

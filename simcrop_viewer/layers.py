@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from napari.layers import Image, Labels, Vectors
+from napari.layers import Image, Vectors
 from napari.utils.colormaps import Colormap, ensure_colormap
 from numpy.typing import ArrayLike, NDArray
 
@@ -132,21 +132,6 @@ def heat_layer(heat: Placed, colormap: Colormap, name: str, *, smooth: bool, fla
         multiscale=False,
         **heat.place,
     )
-
-
-def labels_layer(labels: Placed, colors: dict[int | None, Any], name: str = "Structures") -> Labels:
-    """A segmentation."""
-    layer = Labels(
-        labels.data_ZYX,
-        name=name,
-        colormap=colors,
-        opacity=0.45,
-        rendering="iso_categorical",
-        multiscale=False,
-        **labels.place,
-    )
-    layer.editable = False
-    return layer
 
 
 def lines_layer(name: str, color: str, width_mm: float, **more: Any) -> Vectors:

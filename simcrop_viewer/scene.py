@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
-from napari.layers import Image, Labels, Layer, Vectors
+from napari.layers import Image, Layer, Vectors
 from napari.utils.colormaps import Colormap
 from numpy.typing import ArrayLike, NDArray
 
@@ -58,14 +58,19 @@ class Scene:
         The scan's layers: one, or a plane in each direction in 3D.
     moved
         Called with RAS millimetres when a person steps through this pane's planes.
+    removed
+        Called with a sentence when a layer of somebody else's had to be taken out.
+    later
+        Calls a function once napari is done with what it is doing.
     """
 
     def __init__(self, name: SceneName, viewer: ViewerModel | None = None) -> None:
         self.name = name
         self.viewer = ViewerModel() if viewer is None else viewer
         self.scan: tuple[Image, ...] = ()
-        self.labels: Labels | None = None
         self.moved: Callable[[NDArray[np.float64]], None] = lambda world_mm: None
+        self.removed: Callable[[str], None] = lambda why: None
+        self.later: Callable[[Callable[[], None]], None] = lambda do: None
         self._heat: list[Image] = []
         self._boxes: list[Vectors] = []
         self._cross: Vectors | None = None
@@ -73,8 +78,17 @@ class Scene:
         self._position = np.zeros(3)
         self._bounds = np.zeros((2, 3))
         self._following = False
-        self._letters()
-        self.viewer.dims.events.current_step.connect(self._stepped)
+        viewer_model = self.viewer
+        viewer_model.dims.events.current_step.connect(self._stepped)
+        self._guarded = (
+            viewer_model.dims.events.order,
+            viewer_model.dims.events.ndisplay,
+            viewer_model.scene.camera.events.orientation,
+            viewer_model.canvas.grid.events.enabled,
+        )
+        for event in self._guarded:
+            event.connect(self._keep)
+        viewer_model.layers.events.inserted.connect(self._inserted)
 
     @property
     def is_3d(self) -> bool:
@@ -100,18 +114,19 @@ class Scene:
                 self.viewer.add_layer(layer)
             self._choose_scan()
         self._orient()
+        self._letters()
         self.reset_view()
         self.move_to(layers.to_world(self._bounds.mean(axis=0)))
 
     def clear(self) -> None:
         """Take everything away."""
         with self._quiet():
-            own = [*self.scan, *self._heat, *self._boxes, self._cross, self.labels]
+            own = [*self.scan, *self._heat, *self._boxes, self._cross]
             for layer in own:
                 if layer is not None and layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
         self.scan, self._heat, self._boxes = (), [], []
-        self._cross = self.labels = self._patches = None
+        self._cross = self._patches = None
 
     def _plane_layer(self, ct: Placed, window: Window, axis: int) -> Image:
         normal = tuple(1.0 if a == axis else 0.0 for a in range(3))
@@ -137,6 +152,7 @@ class Scene:
 
     def _orient(self) -> None:
         if self.is_3d:
+            self.viewer.dims.ndisplay = 3
             self.viewer.scene.camera.orientation = layers.ORIENTATION_3D
             return
         self.viewer.dims.ndisplay = 2
@@ -150,29 +166,49 @@ class Scene:
             self.viewer.scene.camera.set_view_direction(*layers.VIEW_3D)
             self.viewer.scene.camera.zoom *= 0.8  # room for the corners that now stand out
 
-    def _letters(self) -> None:
-        if self.is_3d:
+    def _keep(self) -> None:
+        """A pane stays what its title and its letters say, whatever napari's buttons do."""
+        if self._following or not self.scan:
             return
-        for position, letter in layers.LETTERS[self.name].items():
-            self.viewer.canvas.overlays[f"orient_{position}"] = TextOverlay(
-                text=letter,
-                position=position,
-                font_size=12,
-                color="#f5f5f5",
-                visible=True,
-                box=False,
-            )
+        with self._quiet():
+            self.viewer.canvas.grid.enabled = False
+            self._orient()
+
+    def _inserted(self, event: Any) -> None:
+        """Layers of others may lie over the scan, but not add a dimension to it."""
+        layer = event.value
+        if not self._following and layer.ndim > 3:
+            self.later(lambda: self._take_out(layer))
+
+    def _take_out(self, layer: Layer) -> None:
+        if layer not in self.viewer.layers:
+            return
+        with self._quiet():
+            self.viewer.layers.remove(layer)
+            self._orient()
+        self.move_to(layers.to_world(self._position))
+        self.removed(f"A layer of {layer.ndim} dimensions cannot lie over a scan of three")
+
+    def _letters(self) -> None:
+        """Names of the body's directions; in 3D they would have to turn with the patient."""
+        for position, letter in layers.LETTERS.get(self.name, {}).items():
+            name = f"orient_{position}"
+            if name not in self.viewer.canvas.overlays:
+                self.viewer.canvas.overlays[name] = TextOverlay(
+                    text=letter,
+                    position=position,
+                    font_size=12,
+                    color="#f5f5f5",
+                    box=True,
+                    box_color="#000000b0",
+                    visible=True,
+                )
 
     # -- how it is looked at --------------------------------------------------------------------
 
     def set_window(self, window: Window) -> None:
         for layer in self.scan:
             layer.contrast_limits = window.limits
-
-    @property
-    def window(self) -> Window | None:
-        """As a person set it on the scan's layer."""
-        return Window.from_limits(*self.scan[0].contrast_limits) if self.scan else None
 
     def move_to(self, world_mm: ArrayLike) -> None:
         """Show the plane through a RAS point and put the crosshair there."""
@@ -249,8 +285,13 @@ class Scene:
 
     def _ensure(self, number: int, one: Shown) -> None:
         assert self._patches is not None
-        if number < len(self._heat):
+        own = (*self._heat[number : number + 1], *self._boxes[number : number + 1])
+        if len(own) == 2 and all(layer in self.viewer.layers for layer in own):
             return
+        with self._quiet():  # somebody deleted one of them: both are made anew
+            for layer in own:
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
         label = "" if number == 0 else f" {number + 1}"
         place = layers.placed(np.zeros(self._patches.shape, np.float32), self._patches.grid)
         place = place._replace(data_ZYX=np.ascontiguousarray(place.data_ZYX))
@@ -264,12 +305,12 @@ class Scene:
                 self.viewer.add_layer(layer)
             self._raise_cross()
             self._choose_scan()
-        self._heat.append(heat)
-        self._boxes.append(boxes)
+        self._heat[number : number + 1] = [heat]
+        self._boxes[number : number + 1] = [boxes]
 
     def own_layers(self) -> list[Layer]:
         """Layers of ours that are in the viewer."""
-        own = (*self.scan, *self._heat, *self._boxes, self._cross, self.labels)
+        own = (*self.scan, *self._heat, *self._boxes, self._cross)
         return [layer for layer in own if layer is not None and layer in self.viewer.layers]
 
     def _choose_scan(self) -> None:
@@ -331,6 +372,9 @@ class Scene:
 
     def close(self) -> None:
         self.viewer.dims.events.current_step.disconnect(self._stepped)
+        for event in self._guarded:
+            event.disconnect(self._keep)
+        self.viewer.layers.events.inserted.disconnect(self._inserted)
         self.clear()
 
 

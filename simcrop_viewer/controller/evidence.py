@@ -45,6 +45,7 @@ class EvidenceController:
 
     model_changed = Signal()
     encoded_changed = Signal()
+    encoding = Signal(Job)  # has been started
     refused = Signal(SimCroPError)
 
     def __init__(self, session: Session, jobs: Jobs) -> None:
@@ -54,6 +55,9 @@ class EvidenceController:
         self._model: SimCroP | None = None
         self._evidence: _Evidence | None = None
         self._job: Job | None = None
+        self._loading: Job | None = None
+        self._folder = ""
+        self._usual_k = TOP_K
         session.study_changed.connect(self._study_changed)
         session.report_changed.connect(self._report_changed)
 
@@ -62,6 +66,11 @@ class EvidenceController:
     @property
     def model(self) -> SimCroP | None:
         return self._model
+
+    @property
+    def model_folder(self) -> str:
+        """Where the model in use was loaded from, or ``""``."""
+        return self._folder if self._model is not None else ""
 
     def load(self, folder: str | Path, then: Callable[[], None] = lambda: None) -> Job:
         """Load a model; the one in use stays until the new one is whole."""
@@ -77,15 +86,24 @@ class EvidenceController:
             return model
 
         def use(model: SimCroP) -> None:
+            self._folder, self._loading = str(folder), None
             self.set_model(model)
             then()
 
-        return self._jobs.start("Load the model", read, use, lane=_LANE, failed=self.refused.emit)
+        if self._loading is not None:
+            self._loading.cancel()
+        job = self._jobs.start("Load the model", read, use, lane=_LANE, failed=self.refused.emit)
+        self._loading = job
+        return job
 
     def set_model(self, model: SimCroP | None) -> None:
         """Use a model; evidence by another one goes."""
+        if self._loading is not None:
+            self._loading.cancel()
         if model is self._model:
             return
+        if self._job is not None:
+            self._job.cancel()
         self._model = model
         self._forget()
         study = self._session.study
@@ -98,10 +116,6 @@ class EvidenceController:
     def is_encoded(self) -> bool:
         """Whether the open scan has been through the model."""
         return self._evidence is not None
-
-    @property
-    def is_encoding(self) -> bool:
-        return self._job is not None and not self._job.is_over
 
     def encode(self) -> Job | None:
         """Send the scan through the model, then compare every sentence with it.
@@ -134,6 +148,7 @@ class EvidenceController:
         self._job = self._jobs.start(
             "Encode the scan", work, take, lane=_LANE, failed=self.refused.emit
         )
+        self.encoding.emit(self._job)
         return self._job
 
     def ask(self, text: str) -> Job | None:
@@ -142,6 +157,13 @@ class EvidenceController:
         None, and a refusal, where the scan is not encoded yet.
         """
         evidence, model = self._evidence, self._model
+        if not text.strip():
+            self.refused.emit(
+                SimCroPError(
+                    "There is nothing to ask", code="empty-query", remedy="Type a sentence first."
+                )
+            )
+            return None
         if evidence is None or model is None:
             self.refused.emit(
                 SimCroPError(
@@ -165,7 +187,8 @@ class EvidenceController:
             )
 
         def take(result: AlignmentResult) -> None:
-            if self._evidence is not evidence:
+            now = self._evidence
+            if now is None or now.encoded is not evidence.encoded:
                 return
             said = Statement(result.sentences[0].text, result.sentences[0].section, result, 0)
             statements = self._session.statements
@@ -222,10 +245,18 @@ class EvidenceController:
 
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
+        self._suit_k(_top_k(evidence.encoded))
         study = self._session.study
         report = None if study is None else study.report
         self._session.set_statements(statements_of(report, evidence.report))
         self.encoded_changed.emit()
+
+    def _suit_k(self, usual: int) -> None:
+        """Show as many patches as scores are told by, unless a person chose another number."""
+        overlay = self._session.overlay
+        if overlay.top_k == self._usual_k:
+            overlay.top_k = usual
+        self._usual_k = usual
 
     def _study_changed(self) -> None:
         if self._job is not None:

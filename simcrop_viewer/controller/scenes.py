@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from simcrop_viewer import layers
 from simcrop_viewer.model.overlay import chosen_mask, heat, scales
-from simcrop_viewer.model.session import Session, Statement
+from simcrop_viewer.model.session import MOST_SELECTED, Session, Statement
 from simcrop_viewer.model.windows import Window
 from simcrop_viewer.scene import Scene, Shown
 
@@ -20,12 +20,16 @@ COLORS: tuple[tuple[float, float, float], ...] = (
     (0.95, 0.45, 0.70),
     (0.65, 0.55, 1.00),
 )
-_ONE_COLOR = "#00e5ff"
+#: Of the outlines of a statement that is shown alone.
+ONE_COLOR = "#00e5ff"
+assert len(COLORS) == MOST_SELECTED
 
 
-def hex_of(color: tuple[float, float, float]) -> str:
-    """``"#rrggbb"``."""
-    return "#" + "".join(f"{round(255 * part):02x}" for part in color)
+def color_of(number: int, several: bool) -> str:
+    """``"#rrggbb"`` of the selection's ``number``-th statement, in the views and in the report."""
+    if not several:
+        return ONE_COLOR
+    return "#" + "".join(f"{round(255 * part):02x}" for part in COLORS[number])
 
 
 class SceneController:
@@ -34,11 +38,13 @@ class SceneController:
     def __init__(self, session: Session, scenes: Sequence[Scene]) -> None:
         self._session = session
         self.scenes = tuple(scenes)
+        self._setting_window = False
         self._colormaps = {color: layers.one_color(color) for color in COLORS}
         session.study_changed.connect(self._show_study)
         session.position_changed.connect(self._move)
         session.window_changed.connect(self._set_window)
-        session.selection_changed.connect(self._selected)
+        session.selection_changed.connect(self.draw)
+        session.chosen.connect(self._jump)
         session.overlay.events.connect(self.draw)
         for scene in self.scenes:
             scene.moved = session.move_to
@@ -49,7 +55,8 @@ class SceneController:
         session.study_changed.disconnect(self._show_study)
         session.position_changed.disconnect(self._move)
         session.window_changed.disconnect(self._set_window)
-        session.selection_changed.disconnect(self._selected)
+        session.selection_changed.disconnect(self.draw)
+        session.chosen.disconnect(self._jump)
         session.overlay.events.disconnect(self.draw)
         for scene in self.scenes:
             scene.close()
@@ -57,9 +64,13 @@ class SceneController:
     def draw(self) -> None:
         """Draw the evidence of what is selected in all panes."""
         settings = self._session.overlay
-        chosen = [s for s in self._session.selected if s.result is not None][: len(COLORS)]
+        chosen = [
+            (number, statement)
+            for number, statement in enumerate(self._session.selected)
+            if statement.result is not None
+        ]
         shown = self._shown(chosen) if settings.visible else []
-        result = chosen[0].result if chosen else None
+        result = chosen[0][1].result if chosen else None
         for scene in self.scenes:
             scene.show_evidence(
                 None if result is None else result.patches,
@@ -70,17 +81,19 @@ class SceneController:
                 smooth=settings.smooth,
             )
 
-    def _shown(self, chosen: list[Statement]) -> list[Shown]:
+    def _shown(self, chosen: list[tuple[int, Statement]]) -> list[Shown]:
         settings = self._session.overlay
         found = []
-        for number, statement in enumerate(chosen):
+        several = len(self._session.selection) > 1
+        for number, statement in chosen:
             result = statement.result
             assert result is not None
             scale = self._scale(statement)
-            if len(chosen) == 1:
-                colormap, color = layers.clear_below(settings.colormap), _ONE_COLOR
+            color = color_of(number, several)
+            if several:
+                colormap = self._colormaps[COLORS[number]]
             else:
-                colormap, color = self._colormaps[COLORS[number]], hex_of(COLORS[number])
+                colormap = layers.clear_below(settings.colormap)
             found.append(
                 Shown(
                     heat(result, statement.row, scale, settings.threshold),
@@ -96,12 +109,15 @@ class SceneController:
         assert result is not None
         if self._session.overlay.normalise == "sentence":
             return scales(result, (statement.row,), "sentence")[0]
-        everything = tuple(range(len(result.sentences)))
-        return scales(result, everything, "shared")[statement.row]
+        every = [
+            scales(s.result, (s.row,), "sentence")[0]
+            for s in self._session.statements
+            if s.result is not None
+        ]
+        return min(low for low, _ in every), max(high for _, high in every)
 
-    def _selected(self) -> None:
-        """Evidence of what was chosen last, and the crosshair on its best patch's own centre."""
-        self.draw()
+    def _jump(self) -> None:
+        """Put the crosshair on the own centre of the best patch of what was chosen last."""
         selected = self._session.selected
         if selected and selected[-1].result is not None:
             result, row = selected[-1].result, selected[-1].row
@@ -122,10 +138,16 @@ class SceneController:
             scene.move_to(self._session.position_mm)
 
     def _set_window(self) -> None:
-        for scene in self.scenes:
-            scene.set_window(self._session.window)
+        self._setting_window = True
+        try:
+            for scene in self.scenes:
+                scene.set_window(self._session.window)
+        finally:
+            self._setting_window = False
 
     def _window_changed(self, event: object) -> None:
         """A person moved the contrast of one of the scan's layers."""
+        if self._setting_window:
+            return
         low, high = event.source.contrast_limits  # type: ignore[attr-defined]
         self._session.set_window(Window.from_limits(low, high))

@@ -9,7 +9,7 @@ from psygnal import Signal
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import read_volume
-from simcrop_core.report import read_report, report_from_parts
+from simcrop_core.report import Report, read_report, report_from_parts
 from simcrop_core.report_files import Part, Parts
 from simcrop_viewer.model.display import display_of
 from simcrop_viewer.model.jobs import Job, Jobs
@@ -62,19 +62,29 @@ class StudyController:
         )
         return self._reading
 
-    def open_report(self, path: str | Path, *, volume_name: str | None = None) -> Job:
-        """Give the open scan another report."""
+    def open_report(self, path: str | Path, *, volume_name: str | None = None) -> Job | None:
+        """Give the open scan another report; None where there is no scan, or not yet."""
+        study = self._ready_for_report()
+        if study is None:
+            return None
+
+        def show(report: Report) -> None:
+            now = self._session.study
+            if now is not None and now.number == study.number:
+                self._session.set_report(report)
 
         return self._jobs.start(
             "Open a report",
             lambda tell: read_report(path, volume_name=volume_name),
-            self._session.set_report,
+            show,
             lane="read",
             failed=self.refused.emit,
         )
 
     def paste_report(self, text: str) -> None:
         """Give the open scan a report from its text."""
+        if self._ready_for_report() is None:
+            return
         try:
             self._session.set_report(report_from_parts(Parts([Part(None, text)])))
         except SimCroPError as e:
@@ -84,3 +94,17 @@ class StudyController:
         if self._reading is not None:
             self._reading.cancel()
         self._session.show(None)
+
+    def _ready_for_report(self) -> OpenStudy | None:
+        """The open study; a report never goes to a scan that is about to be replaced."""
+        reading = self._reading is not None and not self._reading.is_over
+        study = None if reading else self._session.study
+        if study is None:
+            self.refused.emit(
+                SimCroPError(
+                    "A scan is still being read" if reading else "No scan is open",
+                    code="no-scan",
+                    remedy="Open the report once its scan is there.",
+                )
+            )
+        return study

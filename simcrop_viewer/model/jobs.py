@@ -6,11 +6,12 @@ Work runs in threads. Everything that is told of it, and every result, arrives o
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from psygnal import Signal
 
@@ -51,7 +52,8 @@ class Job:
         self.what, self.done, self.total = "", 0, 0
         self.error: SimCroPError | None = None
         self.details = ""
-        self.started = time.monotonic()
+        self.wanted = threading.Event()  # to be cancelled
+        self._stage_began = time.monotonic()
 
     @property
     def is_over(self) -> bool:
@@ -70,12 +72,16 @@ class Job:
             return None
         return (time.monotonic() - self._stage_began) * (1 - share) / share
 
-    _stage_began = 0.0
-
     def cancel(self) -> None:
         """Ask the work to end. Its result, should one still come, is dropped."""
         if not self.is_over:
+            self.wanted.set()
             self.state = "stopping"
+            self.changed.emit()
+
+    def _begin(self) -> None:
+        if self.state == "waiting":
+            self.state = "running"
             self.changed.emit()
 
     def _tell(self, what: str, done: int, total: int) -> None:
@@ -135,7 +141,7 @@ class Jobs:
         last_told = [0.0]
 
         def tell(what: str, steps: int, total: int) -> None:
-            if job.state == "stopping" or self._closed:
+            if job.wanted.is_set():
                 raise CancelledJobError
             now = time.monotonic()
             if now - last_told[0] > _TOLD_EVERY_S or steps == total:
@@ -145,9 +151,9 @@ class Jobs:
         def run() -> None:
             end: Callable[[], None]
             try:
-                if job.state == "stopping" or self._closed:
+                if job.wanted.is_set():
                     raise CancelledJobError
-                job.state = "running"
+                self._post(job._begin)
                 result = work(tell)
                 end = lambda: self._end(job, "done", lambda: done(result))  # noqa: E731
             except CancelledJobError:
@@ -170,21 +176,24 @@ class Jobs:
     ) -> None:
         if self._closed:
             return
-        dropped = job.state == "stopping"
+        dropped = job.wanted.is_set()
+        if then is not None and not dropped:
+            try:
+                then()
+            except Exception as e:  # what came out could not be shown
+                state, error, job.details = "failed", as_refusal(e), traceback.format_exc()
         job.state = "cancelled" if dropped else state
         job.error = None if dropped else error
         if job in self.running:
             self.running.remove(job)
         job.changed.emit()
         self.over.emit(job)
-        if then is not None and not dropped:
-            then()
 
     def close(self) -> None:
         """Cancel everything; nothing is told any more. Threads end at their next word."""
         self._closed = True
         for job in self.running:
-            job.state = "stopping"
+            job.wanted.set()
         self.running.clear()
         for lane in self._lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
@@ -200,9 +209,9 @@ def as_refusal(error: BaseException) -> SimCroPError:
             code="out-of-memory",
             remedy="Close other programs or studies, or choose a smaller model.",
         )
-    words: Any = " ".join(str(error).split())[:300]
+    # What it says may name a file or a patient: that is for the details.
     return SimCroPError(
-        f"A defect in SimCroP Viewer ({type(error).__name__}: {words})",
+        f"A defect in SimCroP Viewer ({type(error).__name__})",
         code="defect",
         remedy="Copy the details and report them; nothing you did is lost.",
     )

@@ -26,7 +26,7 @@ class OverlaySettings(EventedModel):
         ge=1,
         le=1024,
         title="K",
-        description="Patches counted as a sentence's evidence.",
+        description="Patches that are outlined: the most similar ones.",
     )
     draw: Draw = Field(
         default="both",
@@ -47,7 +47,8 @@ class OverlaySettings(EventedModel):
     normalise: Normalise = Field(
         default="sentence",
         title="Scale",
-        description="From the least to the greatest similarity of each sentence, or of all shown.",
+        description="From the least to the greatest similarity of the sentence, or of all "
+        "sentences and questions.",
     )
     smooth: bool = Field(
         default=False,

@@ -18,6 +18,8 @@ from simcrop_viewer.model.windows import PRESETS, Window
 
 #: A sentence that stands out less than this share of unrelated ones, in per cent, has no support.
 SUPPORTED_FROM = 95.0
+#: Statements whose evidence is shown at once.
+MOST_SELECTED = 6
 _numbers = count(1)
 
 
@@ -92,6 +94,7 @@ class Session:
     report_changed = Signal()
     statements_changed = Signal()
     selection_changed = Signal()
+    chosen = Signal()  # a person selected something, as against evidence having come
     position_changed = Signal()
     window_changed = Signal()
 
@@ -159,11 +162,14 @@ class Session:
         return self._selection
 
     def select(self, *indices: int) -> None:
-        """Show the evidence of these statements, each once, in this order."""
+        """Show the evidence of these statements, each once, in this order; of more than
+        ``MOST_SELECTED`` the last ones."""
         wanted = tuple(dict.fromkeys(i for i in indices if 0 <= i < len(self._statements)))
+        wanted = wanted[-MOST_SELECTED:]
         if wanted != self._selection:
             self._selection = wanted
             self.selection_changed.emit()
+            self.chosen.emit()
 
     def step(self, by: int) -> None:
         """Select the next statement (or one before), staying within the list."""
@@ -199,8 +205,9 @@ class Session:
         return self._window
 
     def set_window(self, window: Window) -> None:
-        """Width is at least 1 HU."""
-        wanted = Window(max(1.0, float(window.width)), float(window.level))
+        """Width within 1 and 8000 HU, level within 4000 HU of 0."""
+        width, level = float(window.width), float(window.level)
+        wanted = Window(min(max(1.0, width), 8000.0), min(max(-4000.0, level), 4000.0))
         if wanted != self._window:
             self._window = wanted
             self.window_changed.emit()

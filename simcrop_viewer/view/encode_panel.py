@@ -52,6 +52,7 @@ class EncodePanel(QWidget):
         self._lay_out()
         self.models.activated.connect(self._picked)
         self.encode.clicked.connect(self.press)
+        evidence.encoding.connect(self._follow)
         session.study_changed.connect(self.tell)
         session.report_changed.connect(self.tell)
         evidence.model_changed.connect(self.tell)
@@ -64,6 +65,7 @@ class EncodePanel(QWidget):
         self._session.report_changed.disconnect(self.tell)
         self._evidence.model_changed.disconnect(self.tell)
         self._evidence.encoded_changed.disconnect(self.tell)
+        self._evidence.encoding.disconnect(self._follow)
 
     def _lay_out(self) -> None:
         rows = QFormLayout()
@@ -84,10 +86,12 @@ class EncodePanel(QWidget):
         if self._job is not None and not self._job.is_over:
             self._job.cancel()
             return
-        self._job = self._evidence.encode()
-        if self._job is not None:
-            self._job.changed.connect(self.tell)
-        self.tell()
+        self._evidence.encode()
+
+    def _follow(self, job: Job) -> None:
+        self._job = job
+        job.changed.connect(self._tell_job)
+        self._tell_job()
 
     def offer(self, folder: Path, title: str | None = None) -> None:
         """Put a model's folder among those to choose from."""
@@ -104,11 +108,9 @@ class EncodePanel(QWidget):
         folder = self.models.currentData()
         if folder == _CHOOSE:
             folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
+            self.show_model(self._evidence.model_folder)  # until the other one is loaded
             if not folder:
-                self.models.setCurrentIndex(0)
                 return
-            self.offer(Path(folder))
-            self.show_model(folder)
         self.model_wanted.emit(folder)
 
     def tell(self) -> None:

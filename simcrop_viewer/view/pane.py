@@ -126,6 +126,8 @@ class Pane(QWidget):
         if event.button == 2:
             yield from self._drag_window(viewer, event, start)
             return
+        if event.button != 1:
+            return
         yield
         while event.type == "mouse_move":
             yield

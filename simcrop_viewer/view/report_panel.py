@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 from numpy.typing import ArrayLike
-from qtpy.QtCore import QModelIndex, QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QFont, QKeyEvent, QPainter, QPalette, QTextOption
+from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
+from qtpy.QtGui import QColor, QFont, QKeyEvent, QPainter, QPalette
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 
 from simcrop_core.report import SECTION_TITLES
 from simcrop_viewer.controller.evidence import EvidenceController
-from simcrop_viewer.controller.scenes import COLORS, hex_of
+from simcrop_viewer.controller.scenes import ONE_COLOR, color_of
 from simcrop_viewer.model.session import Session, Statement
 
 _INDEX = int(Qt.ItemDataRole.UserRole)
@@ -34,18 +34,16 @@ _SCORE = _INDEX + 1
 _COLOR = _INDEX + 2
 _HEADING = _INDEX + 3
 _TITLES = {**SECTION_TITLES, "query": "Your own words"}
+_WRAP = int(Qt.TextFlag.TextWordWrap | Qt.TextFlag.TextWrapAnywhere)
 _PAD = 6
 _STRIPE = 4
 _SCORE_WIDTH = 84
 #: Sentences that are named for a place.
 _MOST_HERE = 4
-ONE_COLOR = "#00e5ff"
 
 
 class ReportPanel(QWidget):
     """Sentences; the chosen ones' evidence is what the views show."""
-
-    asked = Signal(str)
 
     def __init__(self, session: Session, evidence: EvidenceController) -> None:
         super().__init__()
@@ -74,8 +72,8 @@ class ReportPanel(QWidget):
         self.previous = QPushButton("Previous (K)")
         self.next = QPushButton("Next sentence (J)")
         self._lay_out()
-        self.previous.clicked.connect(lambda: session.step(-1))
-        self.next.clicked.connect(lambda: session.step(1))
+        self.previous.clicked.connect(lambda: self.step(-1))
+        self.next.clicked.connect(lambda: self.step(1))
         self.list.itemSelectionChanged.connect(self._chosen)
         self.find.textChanged.connect(self._filter)
         self.section.currentIndexChanged.connect(self._filter)
@@ -86,6 +84,7 @@ class ReportPanel(QWidget):
         evidence.encoded_changed.connect(self._tell_state)
         evidence.model_changed.connect(self._tell_state)
         session.study_changed.connect(self._tell_state)
+        session.study_changed.connect(self.find.clear)
         self._fill()
         self._tell_state()
 
@@ -94,6 +93,7 @@ class ReportPanel(QWidget):
         self._session.statements_changed.disconnect(self._fill)
         self._session.selection_changed.disconnect(self._select)
         self._session.study_changed.disconnect(self._tell_state)
+        self._session.study_changed.disconnect(self.find.clear)
         self._evidence.encoded_changed.disconnect(self._tell_state)
         self._evidence.model_changed.disconnect(self._tell_state)
 
@@ -199,18 +199,29 @@ class ReportPanel(QWidget):
             item.setSelected(chosen)
             color = None
             if chosen:
-                place = selection.index(index)
-                several = len(selection) > 1
-                color = (
-                    (hex_of(COLORS[place]) if place < len(COLORS) else None)
-                    if several
-                    else (ONE_COLOR)
-                )
+                color = color_of(selection.index(index), len(selection) > 1)
             item.setData(_COLOR, color)
             if chosen and index == selection[-1]:
                 self.list.setCurrentItem(item, self.list.selectionModel().SelectionFlag.NoUpdate)
                 self.list.scrollToItem(item)
         self._telling = False
+
+    def step(self, by: int) -> None:
+        """Choose the next sentence, or one before, among those that the filters show."""
+        rows = (self.list.item(row) for row in range(self.list.count()))
+        shown = [i for row in rows if not row.isHidden() and (i := row.data(_INDEX)) is not None]
+        if not shown:
+            return
+        selection = self._session.selection
+        if not selection:
+            self._session.select(shown[0] if by > 0 else shown[-1])
+            return
+        now = selection[-1]
+        ahead = [i for i in shown if (i > now if by > 0 else i < now)]
+        if ahead:
+            self._session.select(ahead[0] if by > 0 else ahead[-1])
+        elif now in shown:
+            self._session.select(now)
 
     def show_here(self, world_mm: ArrayLike) -> None:
         """Which sentences look most like the patch at a place that was clicked."""
@@ -239,7 +250,6 @@ class ReportPanel(QWidget):
         if text:
             self.ask.remember(text)
             self._evidence.ask(text)
-            self.asked.emit(text)
 
     def _tell_state(self) -> None:
         study = self._session.study
@@ -266,8 +276,8 @@ def _in_words(statement: Statement) -> str:
     found = statement.result.sentences[statement.row]
     support = "" if statement.is_supported else "No support. "
     return (
-        f"{support}Its best patches stand out {found.score:.1f} standard deviations above those "
-        f"of unrelated sentences, and more than {found.null_percentile:.0f} % of them do."
+        f"{support}Its best patches stand out further than those of {found.null_percentile:.0f} % "
+        f"of unrelated sentences ({found.score:+.1f} standard deviations from their mean)."
     )
 
 
@@ -300,7 +310,7 @@ class _SentenceDelegate(QStyledItemDelegate):
 
         bounds = QFontMetrics(font).boundingRect(
             QRect(0, 0, max(60, room), 10_000),
-            int(Qt.TextFlag.TextWordWrap),
+            _WRAP,
             str(index.data(int(Qt.ItemDataRole.DisplayRole))),
         )
         return QSize(width, bounds.height() + 2 * _PAD)
@@ -325,11 +335,7 @@ class _SentenceDelegate(QStyledItemDelegate):
         if faint and not chosen:
             pen.setAlpha(150)
         painter.setPen(pen)
-        wrapped = QTextOption()
-        wrapped.setWrapMode(QTextOption.WrapMode.WordWrap)
-        painter.drawText(
-            text, int(Qt.TextFlag.TextWordWrap), str(index.data(int(Qt.ItemDataRole.DisplayRole)))
-        )
+        painter.drawText(text, _WRAP, str(index.data(int(Qt.ItemDataRole.DisplayRole))))
         if score is not None:
             self._paint_score(painter, rect, score)
         painter.restore()

@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAction,
+    QDockWidget,
     QFileDialog,
     QInputDialog,
     QMenu,
@@ -27,7 +28,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.study import StudyController
-from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
@@ -72,13 +73,19 @@ class MainWindow:
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
+        self._failed: Job | None = None
         self._lay_out()
         self._menu()
         self._keys()
+        self.jobs.over.connect(self._note_failure)
+        self.evidence.model_changed.connect(self._show_model)
         self.studies.refused.connect(self.tell)
         self.evidence.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
+        for scene in scenes:
+            scene.removed = self._removed
+            scene.later = self._post
         for pane in self.panes.values():
             pane.clicked.connect(self.report.show_here)
         self.session.study_changed.connect(self._title)
@@ -123,17 +130,30 @@ class MainWindow:
             self.evidence.set_model(None)
             return
         self.messages.hide()
-        self.encode.offer(Path(folder))
-        self.encode.show_model(str(folder))
         self.evidence.load(folder, then=self._encode_if_ready)
 
     def tell(self, error: SimCroPError) -> None:
         """Say what went wrong."""
-        self.messages.tell(error)
+        failed = self._failed
+        details = failed.details if failed is not None and failed.error is error else ""
+        self.messages.tell(error, details)
+        self.encode.show_model(self.evidence.model_folder)
+
+    def _note_failure(self, job: Job) -> None:
+        if job.state == "failed" and job.error is not None:
+            self._failed = job
+            self.tell(job.error)
+
+    def _show_model(self) -> None:
+        folder = self.evidence.model_folder
+        if folder:
+            self.encode.offer(Path(folder))
+        self.encode.show_model(folder)
 
     def show(self) -> None:
         self.viewer.window.show()
-        self.qt.resize(1600, 1000)
+        room = self.qt.screen().availableGeometry()
+        self.qt.resize(min(1600, room.width()), min(1000, room.height()))
         left = self.viewer.window._qt_viewer.dockLayerControls
         horizontal = Qt.Orientation.Horizontal
         self.qt.resizeDocks([left, self.docks["side"]], [220, 420], horizontal)
@@ -145,7 +165,7 @@ class MainWindow:
 
     def _encode_if_ready(self) -> None:
         if self.evidence.model is not None and self.session.study is not None:
-            self.encode.press()
+            self.evidence.encode()
 
     # -- how it is put together -----------------------------------------------------------------
 
@@ -177,15 +197,30 @@ class MainWindow:
         body.setContentsMargins(0, 8, 0, 0)
         body.addWidget(self.messages)
         body.addWidget(self.tabs)
-        window = self.viewer.window
-        self.docks: dict[str, Any] = {
-            "side": window.add_dock_widget(side, name="Study", area="right"),
-            "jobs": window.add_dock_widget(self.jobs_panel, name="Jobs", area="bottom"),
+        self.docks = {
+            "side": self._dock("Study", side, Qt.DockWidgetArea.RightDockWidgetArea),
+            "jobs": self._dock("Jobs", self.jobs_panel, Qt.DockWidgetArea.BottomDockWidgetArea),
         }
+        # Its buttons turn planes into other planes; ours are the menu's, the keys' and the mouse's.
+        own = self.viewer.window._qt_viewer
+        own.viewerButtons.setVisible(False)
+        own.show_welcome_screen = False
         self.docks["jobs"].setVisible(False)
         self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
         self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running)))
         self._title()
+
+    def _dock(self, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
+        """A panel that can be moved about, and not be closed for good."""
+        dock = QDockWidget(title, self.qt)
+        dock.setObjectName(f"simcrop-{title.lower()}")
+        dock.setFeatures(
+            QDockWidget.DockWidgetFeature.DockWidgetMovable
+            | QDockWidget.DockWidgetFeature.DockWidgetFloatable
+        )
+        dock.setWidget(widget)
+        self.qt.addDockWidget(area, dock)
+        return dock
 
     def _menu(self) -> None:
         menu = QMenu("&Study", self.qt)
@@ -207,14 +242,17 @@ class MainWindow:
 
     def _keys(self) -> None:
         session = self.session
-        self._shortcut("J", lambda: session.step(1))
-        self._shortcut("K", lambda: session.step(-1))
+        self._shortcut("J", lambda: self.report.step(1))
+        self._shortcut("K", lambda: self.report.step(-1))
         self._shortcut("H", self._toggle_overlay)
         self._shortcut("U", self.report.select_unsupported)
         for number, window in enumerate(PRESETS.values(), 1):
             self._shortcut(f"F{number}", partial(session.set_window, window))
 
     def _shortcut(self, keys: str, do: Callable[[], Any]) -> None:
+        for action in self.qt.findChildren(QAction):
+            if QKeySequence(keys) in action.shortcuts():  # napari's: two would cancel each other
+                action.setShortcuts([])
         shortcut = QShortcut(QKeySequence(keys), self.qt)
         shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
         shortcut.activated.connect(lambda: do())
@@ -252,6 +290,9 @@ class MainWindow:
         text, agreed = QInputDialog.getMultiLineText(self.qt, "Paste a report", "Text:")
         if agreed and text.strip():
             self.studies.paste_report(text)
+
+    def _removed(self, why: str) -> None:
+        self.tell(SimCroPError(why, code="layer", remedy="Open it in a napari window of its own."))
 
     def _show_report(self) -> None:
         if self.evidence.is_encoded:

@@ -113,6 +113,26 @@ def test_a_report_is_pasted_or_refused(desk: Desk, files: tuple[Path, Path]) -> 
     assert len(desk.session.statements) == 2
 
 
+def test_a_report_never_goes_to_another_scan(
+    desk: Desk, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    desk.studies.paste_report("Impression: Emphysema.")
+    assert desk.studies.open_report(files[1]) is None
+    assert [e.problem for e in desk.refused] == ["No scan is open."] * 2
+    desk.studies.open(files[0])
+    desk.wait()
+    before = desk.session.study
+    desk.studies.open(tmp_path / "another.nii.gz")  # which is not there
+    assert desk.studies.open_report(files[1]) is None
+    assert desk.refused[-1].problem == "A scan is still being read."
+    desk.wait()
+    assert desk.session.study is before
+    desk.studies.open_report(files[1])
+    desk.studies.open(files[0])
+    desk.wait()
+    assert desk.session.statements == ()  # the report was for the scan that was open before
+
+
 # -- evidence -------------------------------------------------------------------------------------
 
 
@@ -170,6 +190,34 @@ def test_a_place_ranks_the_sentences(ready: Desk) -> None:
         own = dict(ranked)[row]
         assert own == pytest.approx((values.max() - values.mean()) / values.std(), rel=1e-4)
     assert ready.evidence.statements_at([1e5, 0, 0]) == []
+
+
+def test_as_many_patches_are_shown_as_scores_are_told_by_unless_a_person_says(
+    ready: Desk,
+) -> None:
+    result = ready.session.statements[0].result
+    assert result is not None
+    assert ready.session.overlay.top_k == result.top_SK.shape[1] < 64
+    ready.session.overlay.top_k = 99
+    ready.evidence.encode()
+    ready.wait()
+    assert ready.session.overlay.top_k == 99
+
+
+def test_a_question_is_answered_though_the_report_changes(ready: Desk) -> None:
+    ready.studies.paste_report("Findings: Emphysema in both lungs.")
+    ready.evidence.ask("pleural effusion")
+    ready.wait()
+    assert ready.session.queries == ("pleural effusion",)
+    assert ready.session.selection == (1,)
+
+
+def test_no_model_is_no_model_though_one_was_being_loaded(ready: Desk, model_folder: Path) -> None:
+    ready.evidence.load(model_folder)
+    ready.evidence.set_model(None)
+    ready.wait()
+    assert ready.evidence.model is None
+    assert ready.evidence.model_folder == ""
 
 
 def test_another_report_is_compared_without_encoding_again(ready: Desk) -> None:

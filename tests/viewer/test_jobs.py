@@ -122,6 +122,19 @@ def test_whatever_fails_is_one_sentence(
     assert type(error).__name__ in job.details
 
 
+def test_a_result_that_cannot_be_shown_is_a_failure(jobs: Jobs, mailbox: Mailbox) -> None:
+    def show(_: object) -> None:
+        raise ZeroDivisionError("in the view")
+
+    job = jobs.start("Show", lambda tell: 1, show, lane="a")
+    wait(mailbox, jobs)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert job.error.code == "defect"
+    assert "in the view" not in str(job.error)  # it may name a patient: it is in the details
+    assert "in the view" in job.details
+
+
 def test_closing_ends_everything_and_nothing_is_told_any_more() -> None:
     mailbox, words = Mailbox(), []
     jobs = Jobs(mailbox.append)

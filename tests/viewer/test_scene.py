@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_view import best_patch
+from made_view import Mailbox, best_patch
 from napari.layers import Layer
 
 from simcrop_core.alignment_result import AlignmentResult
 from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.report import Report
 from simcrop_viewer import layers
-from simcrop_viewer.controller.scenes import COLORS, SceneController, hex_of
-from simcrop_viewer.model.session import OpenStudy, Session, statements_of
+from simcrop_viewer.controller.scenes import SceneController, color_of
+from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 from simcrop_viewer.model.windows import PRESETS, Window
 from simcrop_viewer.scene import SCENES, Scene
 
@@ -181,7 +182,7 @@ def test_several_sentences_have_a_colour_each(session: Session, shown: dict[str,
     session.select(0, 1, 3)
     for scene in shown.values():
         assert len(evidence(scene)) == 3
-        wanted = [{hex_of(color)} for color in COLORS[:3]]
+        wanted = [{color_of(number, True)} for number in range(3)]
         assert [layers.to_hex(x.edge_color) for x in boxes(scene)] == wanted
     session.select(1)
     for scene in shown.values():
@@ -233,8 +234,86 @@ def test_a_layer_that_was_deleted_is_missed_by_nobody(
     session.select(1)
     session.set_window(PRESETS["bone"])
     session.move_to(session.position_mm + 5)
+    assert [x.name for x in scene.viewer.layers] == ["Evidence", "Top patches"]  # made anew
     session.show(session.study)
     assert [x.name for x in scene.viewer.layers] == ["CT", "Crosshair"]
+
+
+def test_a_pane_stays_what_its_letters_say(session: Session, shown: dict[str, Scene]) -> None:
+    session.select(0)
+    for name in ("axial", "coronal", "sagittal"):
+        viewer = shown[name].viewer
+        viewer.dims.roll()
+        assert viewer.dims.order == layers.ORDER[name]
+        viewer.dims.transpose()
+        assert viewer.dims.order == layers.ORDER[name]
+        viewer.dims.ndisplay = 3
+        assert viewer.dims.ndisplay == 2
+        viewer.scene.camera.orientation2d = ("down", "left")
+        found = tuple(str(o) for o in viewer.scene.camera.orientation2d)
+        assert found == layers.ORIENTATION_2D[name]
+        viewer.canvas.grid.enabled = True
+        assert not viewer.canvas.grid.enabled
+    shown["3d"].viewer.dims.ndisplay = 2
+    assert shown["3d"].viewer.dims.ndisplay == 3
+
+
+def test_a_layer_with_more_dimensions_is_taken_out_with_a_word(
+    session: Session, panes: dict[str, Scene]
+) -> None:
+    said: list[str] = []
+    scene = panes["axial"]
+    scene.removed = said.append
+    mailbox = Mailbox()
+    scene.later = mailbox.append
+    scene.viewer.add_image(np.zeros((2, 3, 5, 5)))
+    mailbox.read()
+    assert len(said) == 1
+    assert scene.viewer.dims.ndim == 3
+    session.move_to(session.position_mm + np.array([0, 0, 30]))
+    assert scene.viewer.dims.point[0] == pytest.approx(session.position_mm[2], abs=2.1)
+    flat = scene.viewer.add_image(np.zeros((9, 9)))
+    assert flat in scene.viewer.layers
+    assert len(said) == 1
+
+
+def test_a_shared_scale_is_that_of_all_statements(
+    session: Session, report: Report, result: AlignmentResult, shown: dict[str, Scene]
+) -> None:
+    """Also of questions, whose similarities are in results of their own."""
+    weak = replace(
+        result,
+        sentences=(replace(result.sentences[0], section="query", span=None),),
+        similarity_SN=result.similarity_SN[:1] / 2,
+        top_SK=result.top_SK[:1],
+    )
+    asked = Statement("a question", "query", weak, 0)
+    session.set_statements((*statements_of(report, result), asked))
+    session.overlay.threshold = 0.1
+    session.select(4)
+    [alone] = evidence(shown["axial"])
+    assert alone.data.max() == pytest.approx(1)
+    session.overlay.normalise = "shared"
+    assert 0.3 < alone.data.max() < 0.6
+
+
+def test_of_more_statements_than_colours_the_last_are_chosen(
+    session: Session, report: Report, result: AlignmentResult, shown: dict[str, Scene]
+) -> None:
+    session.set_statements(statements_of(report, result) * 3)
+    session.select(*range(9))
+    assert session.selection == (3, 4, 5, 6, 7, 8)
+    assert len(evidence(shown["axial"])) == 6
+
+
+def test_evidence_that_comes_later_does_not_move_the_crosshair(
+    session: Session, report: Report, result: AlignmentResult, shown: dict[str, Scene]
+) -> None:
+    session.select(0)
+    session.move_to(session.position_mm + 30)
+    place = session.position_mm
+    session.set_statements(statements_of(report, result))
+    assert session.position_mm is place
 
 
 def test_closing_leaves_nothing_of_a_study(session: Session, shown: dict[str, Scene]) -> None:

@@ -159,6 +159,35 @@ def test_keys_go_through_the_report_and_the_windows(aligned, qtbot) -> None:
     assert not aligned.session.overlay.visible
 
 
+KEYS = (
+    "J", "K", "U", "H", "F1", "F2", "F3", "F4", "Ctrl+O", "Ctrl+Shift+O", "Ctrl+R", "Ctrl+Shift+V",
+    "Ctrl+E", "Ctrl+W",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_no_other_part_of_the_window_claims_our_keys(shared, key: str) -> None:
+    from qtpy.QtGui import QKeySequence
+    from qtpy.QtWidgets import QAction, QShortcut
+
+    wanted = QKeySequence(key)
+    assert len([s for s in shared.qt.findChildren(QShortcut) if s.key() == wanted]) == 1
+    assert not [a.text() for a in shared.qt.findChildren(QAction) if wanted in a.shortcuts()]
+
+
+def test_sentences_that_a_search_hides_are_stepped_over(aligned) -> None:
+    aligned.report.find.setText("nodule")
+    aligned.report.step(1)
+    aligned.report.step(1)
+    assert aligned.session.selection == (3,)
+    aligned.report.step(1)
+    assert aligned.session.selection == (3,)
+    aligned.report.step(-1)
+    assert aligned.session.selection == (0,)
+    aligned.session.show(aligned.session.study)
+    assert aligned.report.find.text() == ""
+
+
 def test_a_click_on_a_sentence_selects_it_and_with_control_several(aligned, qtbot) -> None:
     from qtpy.QtCore import Qt
 
@@ -342,6 +371,47 @@ def test_a_study_is_opened_encoded_and_asked(shared, qtbot, files, model_folder:
     assert not any("JOHN" in text for text in everywhere)
     window.studies.close()
     window.evidence.set_model(None)
+
+
+def test_a_study_that_is_opened_while_another_is_encoded_is_encoded_itself(
+    shared, qtbot, files, model_folder: Path, tmp_path: Path
+) -> None:
+    window = shared
+    other = save_nifti(tmp_path / "b.nii.gz", np.roll(chest(), 3, axis=0), AFFINE)
+    window.use_model(model_folder)
+    settled(qtbot, lambda: window.evidence.model is not None)
+    window.open(*files)
+    settled(qtbot, lambda: any(job.title.startswith("Encode") for job in window.jobs.running))
+    window.open(other, files[1])
+    settled(qtbot, lambda: window.evidence.is_encoded and not window.jobs.running)
+    np.testing.assert_array_equal(window.session.study.volume.hu_XYZ, np.roll(chest(), 3, axis=0))
+    assert window.encode.encode.text().startswith("Encode again")
+    window.studies.close()
+    window.evidence.set_model(None)
+
+
+def test_the_box_of_models_shows_the_one_in_use(shared, qtbot, model_folder: Path) -> None:
+    window = shared
+    window.use_model(model_folder)
+    settled(qtbot, lambda: window.evidence.model is not None)
+    assert window.encode.models.currentData() == str(model_folder)
+    window.use_model(model_folder.with_name("none"))
+    settled(qtbot, lambda: window.messages.isVisible())
+    assert window.encode.models.currentData() == str(model_folder)
+    assert window.encode.models.findData(str(model_folder.with_name("none"))) < 0
+    window.evidence.set_model(None)
+    assert window.encode.models.currentData() == ""
+    window.messages.hide()
+
+
+def test_details_of_a_failure_are_copied(window, qtbot, monkeypatch, files) -> None:
+    import simcrop_viewer.controller.study as study_module
+
+    monkeypatch.setattr(study_module, "read_volume", lambda *_, **__: 1 / 0)
+    window.open(files[0])
+    settled(qtbot, lambda: window.messages.isVisible())
+    assert "ZeroDivisionError" in window.messages.words.text()
+    assert "Traceback" in window.messages._details
 
 
 def test_a_file_that_is_no_scan_gets_one_sentence(window, qtbot, files, study: OpenStudy) -> None:

@@ -44,7 +44,13 @@ def run_command(
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    try:
+        arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    except OSError as e:  # some versions of argparse let it through when they print help
+        if not isinstance(e, BrokenPipeError):
+            _say(f"{name}: The help could not be printed ({e.strerror}).")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
     _stop_on_terminate()
     try:
         code: int = arguments.run(arguments)

@@ -33,7 +33,7 @@ from simcrop_core.train.launch import Outcome, train
 from simcrop_core.train.loop import gradient_norm, shorten_gradient
 from simcrop_core.train.module import compile_blocks, transformer_blocks
 from simcrop_core.train.optimiser import make_optimiser
-from simcrop_core.train.run import run_status
+from simcrop_core.train.status import run_status
 from simcrop_core.train.validation import Validation
 
 Configure = Callable[..., RunConfig]

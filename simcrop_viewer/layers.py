@@ -7,6 +7,7 @@ screen and anterior at the top, in this application and in any napari window.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -117,16 +118,15 @@ def ct_layer(ct: Placed, window: Window, **more: Any) -> Image:
     )
 
 
-def heat_layer(heat: Placed, colormap: Colormap, name: str, *, smooth: bool, flat: bool) -> Image:
+def heat_layer(heat: Placed, colormap: Colormap, name: str, *, flat: bool) -> Image:
     """Heat on the patch grid, not upsampled; ``flat`` for a plane, else for 3D."""
-    interpolation = "linear" if smooth else "nearest"
     return Image(
         heat.data_ZYX,
         name=name,
         colormap=colormap,
         contrast_limits=(0.0, 1.0),
-        interpolation2d=interpolation,
-        interpolation3d=interpolation,
+        interpolation2d="nearest",
+        interpolation3d="nearest",
         blending="translucent" if flat else "translucent_no_depth",
         rendering="mip",
         multiscale=False,
@@ -134,14 +134,14 @@ def heat_layer(heat: Placed, colormap: Colormap, name: str, *, smooth: bool, fla
     )
 
 
-def lines_layer(name: str, color: str, width_mm: float, **more: Any) -> Vectors:
-    """Straight lines in napari's world, none at first."""
+def lines_layer(name: str, color: str, width: float, **more: Any) -> Vectors:
+    """Straight lines, none at first; their width is in the layer's own coordinates."""
     return Vectors(
         np.zeros((0, 2, 3)),
         ndim=3,
         name=name,
         edge_color=color,
-        edge_width=width_mm,
+        edge_width=width,
         vector_style="line",
         length=1,
         units=UNITS,
@@ -163,15 +163,15 @@ def set_lines(layer: Vectors, lines_M23: FloatArray, color: str | None = None) -
     else:
         layer.data[:count] = lines_M23
         layer.data[count:] = 0
-    if color is not None and to_hex(layer.edge_color) != {color}:
+    if color is not None and any(to_hex(row) != color for row in layer.edge_color[:1]):
         layer.edge_color = color
     layer.refresh(thumbnail=False, extent=False, highlight=False)
 
 
-def to_hex(colors_M4: NDArray[Any]) -> set[str]:
-    """The different colours of some rows, ``"#rrggbb"``."""
-    different = np.unique(np.round(255 * np.asarray(colors_M4)[:, :3]).astype(int), axis=0)
-    return {"#" + "".join(f"{part:02x}" for part in row) for row in different}
+def to_hex(color: Iterable[float]) -> str:
+    """``"#rrggbb"`` of red, green and blue in 0 to 1 (and of what follows them, nothing)."""
+    red, green, blue, *_ = (round(255 * float(part)) for part in color)
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 @lru_cache
@@ -185,11 +185,12 @@ def clear_below(name: str) -> Colormap:
     return Colormap(colors, name=f"{name}, clear at 0", controls=controls, interpolation="zero")
 
 
+@lru_cache
 def one_color(color: tuple[float, float, float]) -> Colormap:
     """From clear at 0 over faint to one colour."""
     faint = tuple(0.35 * part for part in color)
     return Colormap(
         np.array([[*color, 0.0], [*faint, 0.85], [*color, 1.0]]),
-        name=f"#{''.join(f'{round(255 * part):02x}' for part in color)}",
+        name=to_hex(color),
         controls=np.array([0.0, 0.01, 1.0]),
     )

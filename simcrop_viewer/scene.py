@@ -28,7 +28,7 @@ SceneName = Literal["axial", "coronal", "sagittal", "3d"]
 SCENES: tuple[SceneName, ...] = ("axial", "coronal", "sagittal", "3d")
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 _CROSS_COLOR = "#ffd54f"
-#: Planes are cut out of the crosshair around its middle, so that it hides nothing.
+#: The crosshair is open around its middle, so that it hides nothing there.
 _CROSS_GAP_MM = 8.0
 
 
@@ -78,17 +78,17 @@ class Scene:
         self._position = np.zeros(3)
         self._bounds = np.zeros((2, 3))
         self._following = False
-        viewer_model = self.viewer
-        viewer_model.dims.events.current_step.connect(self._stepped)
-        self._guarded = (
-            viewer_model.dims.events.order,
-            viewer_model.dims.events.ndisplay,
-            viewer_model.scene.camera.events.orientation,
-            viewer_model.canvas.grid.events.enabled,
+        dims = self.viewer.dims.events
+        self._watched = (
+            (dims.current_step, self._stepped),
+            (dims.order, self._keep),
+            (dims.ndisplay, self._keep),
+            (self.viewer.scene.camera.events.orientation, self._keep),
+            (self.viewer.canvas.grid.events.enabled, self._keep),
+            (self.viewer.layers.events.inserted, self._inserted),
         )
-        for event in self._guarded:
-            event.connect(self._keep)
-        viewer_model.layers.events.inserted.connect(self._inserted)
+        for event, answer in self._watched:
+            event.connect(answer)
 
     @property
     def is_3d(self) -> bool:
@@ -104,7 +104,6 @@ class Scene:
         least = np.array(ct.translate) - np.array(ct.scale) / 2
         self._bounds = np.stack([least, least + size])
         if self.is_3d:
-            self.viewer.dims.ndisplay = 3
             self.scan = tuple(self._plane_layer(ct, window, axis) for axis in range(3))
         else:
             self.scan = (layers.ct_layer(ct, window),)
@@ -113,7 +112,7 @@ class Scene:
             for layer in (*self.scan, self._cross):
                 self.viewer.add_layer(layer)
             self._choose_scan()
-        self._orient()
+            self._orient()
         self._letters()
         self.reset_view()
         self.move_to(layers.to_world(self._bounds.mean(axis=0)))
@@ -121,10 +120,8 @@ class Scene:
     def clear(self) -> None:
         """Take everything away."""
         with self._quiet():
-            own = [*self.scan, *self._heat, *self._boxes, self._cross]
-            for layer in own:
-                if layer is not None and layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
+            for layer in self.own_layers():
+                self.viewer.layers.remove(layer)
         self.scan, self._heat, self._boxes = (), [], []
         self._cross = self._patches = None
 
@@ -295,9 +292,7 @@ class Scene:
         label = "" if number == 0 else f" {number + 1}"
         place = layers.placed(np.zeros(self._patches.shape, np.float32), self._patches.grid)
         place = place._replace(data_ZYX=np.ascontiguousarray(place.data_ZYX))
-        heat = layers.heat_layer(
-            place, one.colormap, f"Evidence{label}", smooth=False, flat=not self.is_3d
-        )
+        heat = layers.heat_layer(place, one.colormap, f"Evidence{label}", flat=not self.is_3d)
         boxes = layers.lines_layer(f"Top patches{label}", one.color, 0.07, opacity=1.0)
         boxes.scale, boxes.translate = place.scale, place.translate
         with self._quiet():
@@ -371,10 +366,8 @@ class Scene:
         return _Following(self)
 
     def close(self) -> None:
-        self.viewer.dims.events.current_step.disconnect(self._stepped)
-        for event in self._guarded:
-            event.disconnect(self._keep)
-        self.viewer.layers.events.inserted.disconnect(self._inserted)
+        for event, answer in self._watched:
+            event.disconnect(answer)
         self.clear()
 
 

@@ -47,9 +47,10 @@ def run_command(
     try:
         arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     except OSError as e:  # some versions of argparse let it through when they print help
-        if not isinstance(e, BrokenPipeError):
-            _say(f"{name}: The help could not be printed ({e.strerror}).")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(e, BrokenPipeError):  # whoever read it has gone
+            return 0
+        _say(f"{name}: The help could not be printed ({e.strerror}).")
         return REFUSED
     _stop_on_terminate()
     try:

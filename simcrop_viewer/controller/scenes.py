@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simcrop_viewer import layers
-from simcrop_viewer.model.overlay import chosen_mask, heat, scales
+from simcrop_viewer.model.overlay import chosen_mask, heat, scale_of
 from simcrop_viewer.model.session import MOST_SELECTED, Session, Statement
 from simcrop_viewer.model.windows import Window
 from simcrop_viewer.scene import Scene, Shown
@@ -29,7 +29,7 @@ def color_of(number: int, several: bool) -> str:
     """``"#rrggbb"`` of the selection's ``number``-th statement, in the views and in the report."""
     if not several:
         return ONE_COLOR
-    return "#" + "".join(f"{round(255 * part):02x}" for part in COLORS[number])
+    return layers.to_hex(COLORS[number])
 
 
 class SceneController:
@@ -39,7 +39,6 @@ class SceneController:
         self._session = session
         self.scenes = tuple(scenes)
         self._setting_window = False
-        self._colormaps = {color: layers.one_color(color) for color in COLORS}
         session.study_changed.connect(self._show_study)
         session.position_changed.connect(self._move)
         session.window_changed.connect(self._set_window)
@@ -83,37 +82,28 @@ class SceneController:
 
     def _shown(self, chosen: list[tuple[int, Statement]]) -> list[Shown]:
         settings = self._session.overlay
-        found = []
+        shared = self._shared_scale() if chosen and settings.normalise == "shared" else None
         several = len(self._session.selection) > 1
+        found = []
         for number, statement in chosen:
-            result = statement.result
+            result, row = statement.result, statement.row
             assert result is not None
-            scale = self._scale(statement)
-            color = color_of(number, several)
-            if several:
-                colormap = self._colormaps[COLORS[number]]
-            else:
-                colormap = layers.clear_below(settings.colormap)
+            scale = shared or scale_of(result, row)
             found.append(
                 Shown(
-                    heat(result, statement.row, scale, settings.threshold),
-                    chosen_mask(result, statement.row, settings.top_k),
-                    colormap,
-                    color,
+                    heat(result, row, scale, settings.threshold),
+                    chosen_mask(result, row, settings.top_k),
+                    layers.one_color(COLORS[number])
+                    if several
+                    else layers.clear_below(settings.colormap),
+                    color_of(number, several),
                 )
             )
         return found
 
-    def _scale(self, statement: Statement) -> tuple[float, float]:
-        result = statement.result
-        assert result is not None
-        if self._session.overlay.normalise == "sentence":
-            return scales(result, (statement.row,), "sentence")[0]
-        every = [
-            scales(s.result, (s.row,), "sentence")[0]
-            for s in self._session.statements
-            if s.result is not None
-        ]
+    def _shared_scale(self) -> tuple[float, float]:
+        """From the least to the greatest similarity of all sentences and questions."""
+        every = [scale_of(s.result, s.row) for s in self._session.statements if s.result]
         return min(low for low, _ in every), max(high for _, high in every)
 
     def _jump(self) -> None:

@@ -31,8 +31,6 @@ class StudyController:
         scan: str | Path,
         report: str | Path | None = None,
         *,
-        series: str | None = None,
-        volume_name: str | None = None,
         then: Callable[[], None] = lambda: None,
     ) -> Job:
         """Read a scan and its report; a study that cannot be read leaves what is open as it is.
@@ -44,9 +42,9 @@ class StudyController:
 
         def read(tell: Callable[[str, int, int], None]) -> OpenStudy:
             tell("reading the report", 0, 3)
-            said = None if report is None else read_report(report, volume_name=volume_name)
+            said = None if report is None else read_report(report)
             tell("reading the scan", 1, 3)
-            volume = read_volume(scan, series=series)
+            volume = read_volume(scan)
             tell("laying the scan out", 2, 3)
             _ = volume.sha256  # takes a moment, and everything later asks for it
             study = OpenStudy(volume, display_of(volume), said)
@@ -62,7 +60,7 @@ class StudyController:
         )
         return self._reading
 
-    def open_report(self, path: str | Path, *, volume_name: str | None = None) -> Job | None:
+    def open_report(self, path: str | Path) -> Job | None:
         """Give the open scan another report; None where there is no scan, or not yet."""
         study = self._ready_for_report()
         if study is None:
@@ -72,10 +70,12 @@ class StudyController:
             now = self._session.study
             if now is not None and now.number == study.number:
                 self._session.set_report(report)
+            else:
+                self.refused.emit(_no_scan("The scan that the report was for is no longer open"))
 
         return self._jobs.start(
             "Open a report",
-            lambda tell: read_report(path, volume_name=volume_name),
+            lambda tell: read_report(path),
             show,
             lane="read",
             failed=self.refused.emit,
@@ -101,10 +101,10 @@ class StudyController:
         study = None if reading else self._session.study
         if study is None:
             self.refused.emit(
-                SimCroPError(
-                    "A scan is still being read" if reading else "No scan is open",
-                    code="no-scan",
-                    remedy="Open the report once its scan is there.",
-                )
+                _no_scan("A scan is still being read" if reading else "No scan is open")
             )
         return study
+
+
+def _no_scan(problem: str) -> SimCroPError:
+    return SimCroPError(problem, code="no-scan", remedy="Open the report once its scan is there.")

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.resample import resample_linear
-from simcrop_core.volume import CTVolume, Note
+from simcrop_core.volume import CTVolume
 
 #: What is shown beyond the voxels of an oblique scan.
 AIR_HU = -1024
@@ -27,28 +27,20 @@ class Display:
         Hounsfield units; the scan's own array where its axes run along the body's.
     grid
         Where they lie; axis-aligned.
-    notes
-        What was done for showing, if anything.
     """
 
     hu_XYZ: NDArray[np.int16] | NDArray[np.float32]
     grid: Grid
-    notes: tuple[Note, ...] = ()
 
 
 def display_of(volume: CTVolume) -> Display:
-    """The scan itself or, where its axes are oblique, the scan resampled along the body's axes."""
+    """The scan itself or, where its axes are oblique, the scan resampled along the body's axes
+    (of which a note tells since the scan was read)."""
     if volume.grid.is_axis_aligned:
         return Display(volume.hu_XYZ, volume.grid)
     grid = _upright(volume.grid)
     shown, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=AIR_HU)
-    degrees = volume.grid.obliquity_deg
-    note = Note(
-        "resampled-for-display",
-        f"The scan is oblique by {degrees:.1f} degrees; it is shown resampled along the body's "
-        "axes, and measured as it is",
-    )
-    return Display(shown, grid, (note,))
+    return Display(shown, grid)
 
 
 def _upright(grid: Grid) -> Grid:

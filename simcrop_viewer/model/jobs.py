@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
@@ -39,9 +38,7 @@ class Job:
     what, done, total
         The present stage, and how far it is.
     error
-        Why it failed.
-    details
-        The traceback of a failure, for a report to the developers.
+        Why it failed; its cause is what was raised.
     """
 
     changed = Signal()
@@ -51,7 +48,6 @@ class Job:
         self.state: State = "waiting"
         self.what, self.done, self.total = "", 0, 0
         self.error: SimCroPError | None = None
-        self.details = ""
         self.wanted = threading.Event()  # to be cancelled
         self._stage_began = time.monotonic()
 
@@ -129,7 +125,8 @@ class Jobs:
             Called in a thread with a function to tell progress by, which raises
             `CancelledJobError` once the job is cancelled.
         done, failed
-            Called on the window's thread with what came out; neither after a cancellation.
+            Called on the window's thread with what came out; neither after a cancellation. Where
+            ``done`` cannot make anything of it, ``failed`` is called too.
         lane
             Work of the same lane is done one after the other.
         """
@@ -155,12 +152,13 @@ class Jobs:
                     raise CancelledJobError
                 self._post(job._begin)
                 result = work(tell)
-                end = lambda: self._end(job, "done", lambda: done(result))  # noqa: E731
+                end = lambda: self._end(job, failed, then=lambda: done(result))  # noqa: E731
             except CancelledJobError:
-                end = lambda: self._end(job, "cancelled", None)  # noqa: E731
+                job.wanted.set()
+                end = lambda: self._end(job, failed)  # noqa: E731
             except BaseException as e:
-                refusal, job.details = as_refusal(e), traceback.format_exc()
-                end = lambda: self._end(job, "failed", lambda: failed(refusal), refusal)  # noqa: E731
+                refusal = as_refusal(e)
+                end = lambda: self._end(job, failed, error=refusal)  # noqa: E731
             if not self._closed:
                 self._post(end)
 
@@ -170,20 +168,24 @@ class Jobs:
     def _end(
         self,
         job: Job,
-        state: State,
-        then: Callable[[], None] | None,
+        failed: Callable[[SimCroPError], None],
+        *,
+        then: Callable[[], None] = lambda: None,
         error: SimCroPError | None = None,
     ) -> None:
         if self._closed:
             return
-        dropped = job.wanted.is_set()
-        if then is not None and not dropped:
+        if job.wanted.is_set():
+            job.state = "cancelled"
+        else:
             try:
-                then()
+                if error is None:
+                    then()
             except Exception as e:  # what came out could not be shown
-                state, error, job.details = "failed", as_refusal(e), traceback.format_exc()
-        job.state = "cancelled" if dropped else state
-        job.error = None if dropped else error
+                error = as_refusal(e)
+            job.state, job.error = ("failed" if error else "done"), error
+            if error is not None:
+                failed(error)
         if job in self.running:
             self.running.remove(job)
         job.changed.emit()
@@ -204,14 +206,17 @@ def as_refusal(error: BaseException) -> SimCroPError:
     if isinstance(error, SimCroPError):
         return error
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return SimCroPError(
+        refusal = SimCroPError(
             "There is not enough memory for this",
             code="out-of-memory",
             remedy="Close other programs or studies, or choose a smaller model.",
         )
-    # What it says may name a file or a patient: that is for the details.
-    return SimCroPError(
-        f"A defect in SimCroP Viewer ({type(error).__name__})",
-        code="defect",
-        remedy="Copy the details and report them; nothing you did is lost.",
-    )
+    else:
+        # What it says may name a file or a patient: that is for the details.
+        refusal = SimCroPError(
+            f"A defect in SimCroP Viewer ({type(error).__name__})",
+            code="defect",
+            remedy="Copy the details and report them; nothing you did is lost.",
+        )
+    refusal.__cause__ = error
+    return refusal

@@ -74,19 +74,10 @@ def heat(
     return result.patches.as_map(np.where(drawn_N, 0.02 + 0.98 * above_N, 0.0))
 
 
-def scales(
-    result: AlignmentResult, sentences: tuple[int, ...], normalise: Normalise
-) -> list[tuple[float, float]]:
-    """``(least, greatest)`` similarity for each sentence: its own, or of all of them."""
-    inside = result.inside_N
-    own = [
-        (float(row.min()), float(row.max()))
-        for row in (result.similarity_SN[s][inside] for s in sentences)
-    ]
-    if normalise == "sentence" or not own:
-        return own
-    shared = min(low for low, _ in own), max(high for _, high in own)
-    return [shared] * len(own)
+def scale_of(result: AlignmentResult, sentence: int) -> tuple[float, float]:
+    """A sentence's least and greatest similarity in the scan."""
+    values_N = result.similarity_SN[sentence][result.inside_N]
+    return float(values_N.min()), float(values_N.max())
 
 
 def chosen_mask(result: AlignmentResult, sentence: int, k: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -44,7 +45,7 @@ class OpenStudy:
     def notes(self) -> tuple[Note, ...]:
         """What was done to scan and report."""
         report = () if self.report is None else self.report.notes
-        return (*self.volume.notes, *self.display.notes, *report)
+        return (*self.volume.notes, *report)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,10 +144,6 @@ class Session:
         """The report's sentences in order, then a person's own words, newest last."""
         return self._statements
 
-    @property
-    def queries(self) -> tuple[str, ...]:
-        return tuple(s.text for s in self._statements if s.is_query)
-
     def set_statements(self, statements: tuple[Statement, ...]) -> None:
         """Replace the statements; what was selected stays so, as far as it is still there."""
         self._statements = statements
@@ -171,12 +168,15 @@ class Session:
             self.selection_changed.emit()
             self.chosen.emit()
 
-    def step(self, by: int) -> None:
-        """Select the next statement (or one before), staying within the list."""
-        if not self._statements:
-            return
-        now = self._selection[-1] if self._selection else (-1 if by > 0 else len(self._statements))
-        self.select(min(max(now + by, 0), len(self._statements) - 1))
+    def step(self, forward: bool, among: Sequence[int]) -> None:
+        """Select the next statement of some (in order), or the one before; none beyond the last."""
+        before = -1 if forward else len(self._statements)
+        now = self._selection[-1] if self._selection else before
+        ahead = [i for i in among if (i > now if forward else i < now)]
+        if ahead:
+            self.select(ahead[0] if forward else ahead[-1])
+        elif now in among:
+            self.select(now)
 
     @property
     def selected(self) -> tuple[Statement, ...]:

@@ -93,11 +93,11 @@ class EncodePanel(QWidget):
         job.changed.connect(self._tell_job)
         self._tell_job()
 
-    def offer(self, folder: Path, title: str | None = None) -> None:
+    def offer(self, folder: Path) -> None:
         """Put a model's folder among those to choose from."""
         if self.models.findData(str(folder)) < 0:
             place = self.models.count() - 1
-            self.models.insertItem(place, title or folder.name, str(folder))
+            self.models.insertItem(place, folder.name, str(folder))
             self.models.setItemData(place, str(folder), int(Qt.ItemDataRole.ToolTipRole))
 
     def show_model(self, folder: str) -> None:

@@ -66,15 +66,10 @@ class ModelForm(QWidget):
         What is edited.
     choices
         For fields of text: what there is to choose from.
-    labels
-        Words for the rows, where they are not the fields' titles.
     """
 
     def __init__(
-        self,
-        model: EventedModel,
-        choices: Mapping[str, Sequence[str]] | None = None,
-        labels: Mapping[str, str] | None = None,
+        self, model: EventedModel, choices: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         super().__init__()
         self._model = model
@@ -87,7 +82,7 @@ class ModelForm(QWidget):
             field.widget.setObjectName(name)
             field.changed.connect(lambda *_, name=name: self._edited(name))
             self.fields[name] = field
-            rows.addRow((labels or {}).get(name, info.title or name), field.widget)
+            rows.addRow(info.title or name, field.widget)
         model.events.connect(self._told)
 
     def disconnect_all(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton
 
 from simcrop_core.errors import SimCroPError
@@ -29,10 +31,11 @@ class MessageBar(QFrame):
         self._details = ""
         self.hide()
 
-    def tell(self, error: SimCroPError, details: str = "") -> None:
-        """Show an error; the next one takes its place."""
+    def tell(self, error: SimCroPError) -> None:
+        """Show an error; the next one takes its place. Its details are where it came from."""
         self.words.setText(f"{error.problem} {error.remedy}".strip())
-        self._details = "\n".join(part for part in (f"{error} [{error.code}]", details) if part)
+        came = "".join(traceback.format_exception(error))
+        self._details = f"{error} [{error.code}]\n{came}"
         self.show()
 
     def _to_clipboard(self) -> None:

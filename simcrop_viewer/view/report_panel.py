@@ -72,8 +72,8 @@ class ReportPanel(QWidget):
         self.previous = QPushButton("Previous (K)")
         self.next = QPushButton("Next sentence (J)")
         self._lay_out()
-        self.previous.clicked.connect(lambda: self.step(-1))
-        self.next.clicked.connect(lambda: self.step(1))
+        self.previous.clicked.connect(lambda: self.step(forward=False))
+        self.next.clicked.connect(lambda: self.step(forward=True))
         self.list.itemSelectionChanged.connect(self._chosen)
         self.find.textChanged.connect(self._filter)
         self.section.currentIndexChanged.connect(self._filter)
@@ -206,22 +206,11 @@ class ReportPanel(QWidget):
                 self.list.scrollToItem(item)
         self._telling = False
 
-    def step(self, by: int) -> None:
-        """Choose the next sentence, or one before, among those that the filters show."""
+    def step(self, *, forward: bool) -> None:
+        """Choose the next sentence, or the one before, among those that the filters show."""
         rows = (self.list.item(row) for row in range(self.list.count()))
-        shown = [i for row in rows if not row.isHidden() and (i := row.data(_INDEX)) is not None]
-        if not shown:
-            return
-        selection = self._session.selection
-        if not selection:
-            self._session.select(shown[0] if by > 0 else shown[-1])
-            return
-        now = selection[-1]
-        ahead = [i for i in shown if (i > now if by > 0 else i < now)]
-        if ahead:
-            self._session.select(ahead[0] if by > 0 else ahead[-1])
-        elif now in shown:
-            self._session.select(now)
+        shown = [row.data(_INDEX) for row in rows if not row.isHidden()]
+        self._session.step(forward, [i for i in shown if i is not None])
 
     def show_here(self, world_mm: ArrayLike) -> None:
         """Which sentences look most like the patch at a place that was clicked."""

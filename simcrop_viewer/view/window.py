@@ -28,7 +28,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.study import StudyController
-from simcrop_viewer.model.jobs import Job, Jobs
+from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
@@ -73,11 +73,9 @@ class MainWindow:
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
-        self._failed: Job | None = None
         self._lay_out()
         self._menu()
         self._keys()
-        self.jobs.over.connect(self._note_failure)
         self.evidence.model_changed.connect(self._show_model)
         self.studies.refused.connect(self.tell)
         self.evidence.refused.connect(self.tell)
@@ -112,14 +110,6 @@ class MainWindow:
             )
         elif scans:
             self.open(scans[0], *reports)
-        elif self.session.study is None:
-            self.tell(
-                SimCroPError(
-                    "A report was dropped, and no scan is open",
-                    code="no-scan",
-                    remedy="Open its scan first, or drop both together.",
-                )
-            )
         else:
             self.messages.hide()
             self.studies.open_report(reports[0])
@@ -134,15 +124,8 @@ class MainWindow:
 
     def tell(self, error: SimCroPError) -> None:
         """Say what went wrong."""
-        failed = self._failed
-        details = failed.details if failed is not None and failed.error is error else ""
-        self.messages.tell(error, details)
+        self.messages.tell(error)
         self.encode.show_model(self.evidence.model_folder)
-
-    def _note_failure(self, job: Job) -> None:
-        if job.state == "failed" and job.error is not None:
-            self._failed = job
-            self.tell(job.error)
 
     def _show_model(self) -> None:
         folder = self.evidence.model_folder
@@ -242,8 +225,8 @@ class MainWindow:
 
     def _keys(self) -> None:
         session = self.session
-        self._shortcut("J", lambda: self.report.step(1))
-        self._shortcut("K", lambda: self.report.step(-1))
+        self._shortcut("J", lambda: self.report.step(forward=True))
+        self._shortcut("K", lambda: self.report.step(forward=False))
         self._shortcut("H", self._toggle_overlay)
         self._shortcut("U", self.report.select_unsupported)
         for number, window in enumerate(PRESETS.values(), 1):

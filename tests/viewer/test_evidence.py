@@ -43,6 +43,10 @@ class Desk:
         wait(self.mailbox, self.jobs)
 
 
+def queries(desk: Desk) -> tuple[str, ...]:
+    return tuple(s.text for s in desk.session.statements if s.is_query)
+
+
 @pytest.fixture
 def desk(jobs: Jobs, mailbox: Mailbox) -> Desk:
     return Desk(jobs, mailbox)
@@ -165,7 +169,7 @@ def test_ones_own_words_are_compared_and_selected(ready: Desk) -> None:
     ready.evidence.ask("another one")
     ready.evidence.ask("a mass in the left lung")
     ready.wait()
-    assert ready.session.queries == ("a mass in the left lung", "another one")
+    assert queries(ready) == ("a mass in the left lung", "another one")
     assert ready.session.selection == (2,)
     ready.evidence.ask("   ")
     ready.wait()
@@ -208,7 +212,7 @@ def test_a_question_is_answered_though_the_report_changes(ready: Desk) -> None:
     ready.studies.paste_report("Findings: Emphysema in both lungs.")
     ready.evidence.ask("pleural effusion")
     ready.wait()
-    assert ready.session.queries == ("pleural effusion",)
+    assert queries(ready) == ("pleural effusion",)
     assert ready.session.selection == (1,)
 
 

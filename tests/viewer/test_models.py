@@ -18,7 +18,7 @@ from simcrop_core.report import Report
 from simcrop_core.volume import CTVolume
 from simcrop_viewer.model.display import display_of, hu_at, place_in_words
 from simcrop_viewer.model.outlines import plane_outlines, solid_outlines
-from simcrop_viewer.model.overlay import OverlaySettings, chosen_mask, heat, scales
+from simcrop_viewer.model.overlay import OverlaySettings, chosen_mask, heat, scale_of
 from simcrop_viewer.model.session import OpenStudy, Session, statements_of
 from simcrop_viewer.model.windows import PRESETS, Window, window_for
 
@@ -29,14 +29,12 @@ def test_an_upright_scan_is_shown_as_it_is(volume: CTVolume) -> None:
     shown = display_of(volume)
     assert shown.hu_XYZ is volume.hu_XYZ
     assert shown.grid is volume.grid
-    assert shown.notes == ()
 
 
-def test_an_oblique_scan_is_shown_where_it_lies_and_says_so() -> None:
+def test_an_oblique_scan_is_shown_where_it_lies() -> None:
     oblique = CTVolume(chest(), Grid(chest().shape, oblique_affine(12)))
     shown = display_of(oblique)
     assert shown.grid.is_axis_aligned
-    assert [note.code for note in shown.notes] == ["resampled-for-display"]
     rng = np.random.default_rng(0)
     voxels = rng.integers(4, np.array(oblique.shape) - 4, (200, 3))
     truth = oblique.hu_XYZ[tuple(voxels.T)]
@@ -92,7 +90,7 @@ def test_a_sentence_is_looked_at_in_its_subjects_window(sentence: str, name: str
 
 
 def test_heat_is_clear_below_the_threshold_and_beyond_the_scan(result: AlignmentResult) -> None:
-    scale = scales(result, (0,), "sentence")[0]
+    scale = scale_of(result, 0)
     inside = result.similarity_SN[0][result.inside_N]
     assert scale == (inside.min(), inside.max())  # the padding's 2.0 is not on the scale
     drawn = heat(result, 0, scale, 0.5).ravel()
@@ -106,16 +104,6 @@ def test_heat_is_clear_below_the_threshold_and_beyond_the_scan(result: Alignment
     np.testing.assert_array_equal(order, np.argsort(share[drawn > 0]))
 
 
-def test_a_shared_scale_compares_sentences(result: AlignmentResult) -> None:
-    dim = replace(
-        result, similarity_SN=result.similarity_SN * np.array([[1], [0.5], [1], [1]], "f4")
-    )
-    own, shared = (scales(dim, (0, 1), how) for how in ("sentence", "shared"))
-    assert shared[0] == shared[1] == (min(o[0] for o in own), max(o[1] for o in own))
-    assert heat(dim, 1, own[1], 0.3).max() == pytest.approx(1)
-    assert 0 < heat(dim, 1, shared[1], 0.3).max() < 0.6
-
-
 def test_the_chosen_patches_are_the_top_k(result: AlignmentResult) -> None:
     mask = chosen_mask(result, 2, 9)
     assert mask.shape == result.patches.shape
@@ -126,7 +114,7 @@ def test_the_chosen_patches_are_the_top_k(result: AlignmentResult) -> None:
 
 def test_a_constant_map_is_shown_without_fuss(result: AlignmentResult) -> None:
     flat = replace(result, similarity_SN=np.full_like(result.similarity_SN, 0.25))
-    assert np.isfinite(heat(flat, 0, scales(flat, (0,), "sentence")[0], 0.5)).all()
+    assert np.isfinite(heat(flat, 0, scale_of(flat, 0), 0.5)).all()
 
 
 def test_settings_of_the_overlay_keep_their_limits_and_tell_of_changes() -> None:
@@ -218,14 +206,19 @@ def test_opening_shows_the_reports_sentences_and_the_middle_of_the_scan(
     assert all(s.score is None and s.is_supported is None for s in session.statements)
 
 
-def test_stepping_stays_within_the_list(session: Session) -> None:
-    session.step(1)
+def test_stepping_stays_within_the_list_and_passes_over_what_is_not_shown(
+    session: Session,
+) -> None:
+    every = range(4)
+    for wanted in (0, 1, 2, 3, 3):
+        session.step(True, every)
+        assert session.selection == (wanted,)
+    session.step(False, [0, 3])
     assert session.selection == (0,)
-    for _ in range(9):
-        session.step(1)
-    assert session.selection == (3,)
     session.select()
-    session.step(-1)
+    session.step(False, every)
+    assert session.selection == (3,)
+    session.step(True, [])
     assert session.selection == (3,)
 
 

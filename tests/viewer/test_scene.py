@@ -183,7 +183,8 @@ def test_several_sentences_have_a_colour_each(session: Session, shown: dict[str,
     for scene in shown.values():
         assert len(evidence(scene)) == 3
         wanted = [{color_of(number, True)} for number in range(3)]
-        assert [layers.to_hex(x.edge_color) for x in boxes(scene)] == wanted
+        found = [{layers.to_hex(row) for row in x.edge_color} for x in boxes(scene)]
+        assert found == wanted
     session.select(1)
     for scene in shown.values():
         assert len(evidence(scene)) == len(boxes(scene)) == 1

@@ -41,6 +41,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[object]:
 
     made = MainWindow()
     made.show()
+    made.qt.resize(made.qt.minimumSizeHint())  # the processor draws every pixel
     end = time.monotonic() + 1
     while time.monotonic() < end:  # until the panes have their sizes
         app.processEvents()
@@ -177,12 +178,12 @@ def test_no_other_part_of_the_window_claims_our_keys(shared, key: str) -> None:
 
 def test_sentences_that_a_search_hides_are_stepped_over(aligned) -> None:
     aligned.report.find.setText("nodule")
-    aligned.report.step(1)
-    aligned.report.step(1)
+    aligned.report.step(forward=True)
+    aligned.report.step(forward=True)
     assert aligned.session.selection == (3,)
-    aligned.report.step(1)
+    aligned.report.step(forward=True)
     assert aligned.session.selection == (3,)
-    aligned.report.step(-1)
+    aligned.report.step(forward=False)
     assert aligned.session.selection == (0,)
     aligned.session.show(aligned.session.study)
     assert aligned.report.find.text() == ""
@@ -440,7 +441,7 @@ def drop(widget, *paths: Path) -> None:
 def test_scans_and_reports_are_dropped_anywhere(shared, qtbot, files) -> None:
     window = shared
     drop(window.panes["3d"].canvas, files[1])
-    assert "no scan is open" in window.messages.words.text()
+    assert "No scan is open" in window.messages.words.text()
     drop(window.panes["axial"].canvas, *files)
     settled(qtbot, lambda: window.session.study is not None)
     assert len(window.session.statements) == 3

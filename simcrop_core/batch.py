@@ -14,6 +14,7 @@ from typing import Any
 
 from simcrop_core.align import align, check_request, encode
 from simcrop_core.cluster import dask_client
+from simcrop_core.datasets.table import TableForm
 from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.ingest import read_and_prepare
@@ -24,8 +25,14 @@ from simcrop_core.prepare import Placement
 from simcrop_core.report import read_report
 from simcrop_core.result_folder import REQUEST_NAME, write_result
 
-_COLUMNS = ("study", "ct", "report")
-_OPTIONAL = ("volume_name", "series")
+_FORM = TableForm(
+    required=("study", "ct", "report"),
+    optional=("volume_name", "series"),
+    code="bad-manifest",
+    remedy="Write a csv with the columns study (a name of letters, digits, '-', '_' and '.', "
+    "each once), ct and report and, if needed, volume_name and series; put quotation marks "
+    "around cells with commas.",
+)
 STATUS_NAME = "status.csv"
 _STATUS_EVERY_S = 2.0
 _STATUS_COLUMNS = ("study", "status", "code", "message", "seconds")
@@ -81,64 +88,26 @@ def read_manifest(path: Path) -> list[Study]:
         The file is missing or not a csv, a column is missing or unknown, a name is empty, given
         twice, or cannot be a folder's name.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            rows = list(reader)
-    except FileNotFoundError as e:
-        raise SimCroPError(
-            "There is no such manifest.", path=path, code="not-found", remedy="Check the name."
-        ) from e
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise _bad_manifest(path, "This cannot be read as a csv file in UTF-8") from e
-    unknown = [c for c in columns if c not in {*_COLUMNS, *_OPTIONAL}]
-    missing = [c for c in _COLUMNS if c not in columns]
-    if missing:
-        raise _bad_manifest(path, f"The manifest lacks the column {missing[0]}")
-    if unknown:
-        raise _bad_manifest(path, f"The manifest has a column {unknown[0]!r} that means nothing")
-    if len(set(columns)) < len(columns):
-        raise _bad_manifest(path, "The manifest has a column twice")
-    if not rows:
-        raise _bad_manifest(path, "The manifest has no rows")
     studies: list[Study] = []
     seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values() or any("\0" in cell for cell in row.values()):
-            raise _bad_manifest(path, f"Row {number} is damaged or not as long as the header")
-        name = row["study"].strip()
+    for number, row in _FORM.read(path)[1]:
+        name = row["study"]
         safe = name and all(c.isalnum() or c in "-_. " for c in name)
         if not safe or name.startswith(".") or name.casefold() == STATUS_NAME:
-            raise _bad_manifest(path, f"Row {number}: the study {name!r} cannot name a folder")
+            raise _FORM.refusal(path, f"Row {number}: the study {name!r} cannot name a folder")
         if name.casefold() in seen:
-            raise _bad_manifest(path, f"Row {number}: the study {name!r} is given twice")
+            raise _FORM.refusal(path, f"Row {number}: the study {name!r} is given twice")
         seen.add(name.casefold())
-        cells = {c: (row.get(c) or "").strip() for c in (*_COLUMNS[1:], *_OPTIONAL)}
-        for column in _COLUMNS[1:]:
-            if not cells[column]:
-                raise _bad_manifest(path, f"Row {number}: the study {name!r} has no {column}")
         studies.append(
             Study(
                 name,
-                str((path.parent / cells["ct"]).absolute()),
-                str((path.parent / cells["report"]).absolute()),
-                cells["volume_name"] or None,
-                cells["series"] or None,
+                str((path.parent / row["ct"]).absolute()),
+                str((path.parent / row["report"]).absolute()),
+                row.get("volume_name") or None,
+                row.get("series") or None,
             )
         )
     return studies
-
-
-def _bad_manifest(path: Path, problem: str) -> SimCroPError:
-    return SimCroPError(
-        problem,
-        path=path,
-        code="bad-manifest",
-        remedy="Write a csv with the columns study (a name of letters, digits, '-', '_' and '.', "
-        "each once), ct and report and, if needed, volume_name and series; put quotation marks "
-        "around cells with commas.",
-    )
 
 
 def align_manifest(

@@ -10,8 +10,7 @@ stands for the only sentence of the report. Paths start at the csv's folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.datasets.masks import Masks
-from simcrop_core.datasets.table import read_table
+from simcrop_core.datasets.table import TableForm, of_row, there
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import labels_on, read_labels, read_volume
 from simcrop_core.report import Report, read_report
@@ -28,8 +27,14 @@ from simcrop_core.statements import FINDINGS, SIDES, Meaning, Side
 from simcrop_core.study import KINDS, Kind, SentenceFacts, Study
 from simcrop_core.volume import CTVolume, Note
 
-_NEEDED = ("study", "ct", "sentence", "mask")
-_KNOWN = (*_NEEDED, "report", "label", "finding", "side", "kind")
+_FORM = TableForm(
+    required=("study", "ct", "sentence", "mask"),
+    optional=("report", "label", "finding", "side", "kind"),
+    may_be_blank=("sentence",),
+    code="bad-cases",
+    remedy="Write a csv with the columns study, ct, sentence, mask and, if wanted, report, "
+    "label, finding, side, kind.",
+)
 _REPORT_SUFFIXES = (".txt", ".json", ".csv", ".dcm")
 
 
@@ -92,24 +97,16 @@ def read_grounded_csv(path: Path) -> tuple[GroundedSource, ...]:
     SimCroPError
         The csv, a cell, a report or a name in it is wrong; the sentence names the row.
     """
-    header, rows = read_table(path)
-    for name in header:
-        if name not in _KNOWN:
-            raise _bad(path, f"The csv has a column {name[:40]!r} that means nothing")
-    for name in _NEEDED:
-        if name not in header:
-            raise _bad(path, f"The csv lacks the column {name}")
     reports: dict[str, Report] = {}
     studies: dict[str, list[GroundedRow]] = {}
     scans: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in _FORM.read(path)[1]:
         with of_row(number):
-            for name in ("study", "ct", "mask"):
-                if not row[name]:
-                    raise _bad(path, f"The column {name} is blank")
             ct, mask = (there(path.parent / row[name], name) for name in ("ct", "mask"))
             if scans.setdefault(row["study"], ct) != ct:
-                raise _bad(path, f"The study {row['study']!r} has another scan in an earlier row")
+                raise _FORM.refusal(
+                    path, f"The study {row['study']!r} has another scan in an earlier row"
+                )
             label = _label(row.get("label", ""), path)
             facts = _facts(row, _said(row, path, reports), f"{mask} {label}", path)
             studies.setdefault(row["study"], []).append(GroundedRow(number, facts, mask, label))
@@ -152,34 +149,7 @@ def mask_on(volume: CTVolume, path: Path, label: int = 0) -> tuple[NDArray[np.bo
     return np.asarray(placed, bool), resampled
 
 
-@contextmanager
-def of_row(number: int) -> Iterator[None]:
-    """Name the row in what is refused."""
-    try:
-        yield
-    except SimCroPError as e:
-        raise SimCroPError(
-            f"Row {number}: {e.problem}", code=e.code, remedy=e.remedy, path=e.path
-        ) from e
-
-
 # -- cells --------------------------------------------------------------------------------------
-
-
-def there(path: Path, column: str) -> str:
-    """The absolute path of a cell's file or folder, refused where it is not there."""
-    try:
-        found = path.exists()
-    except (OSError, ValueError):
-        found = False
-    if not found:
-        raise SimCroPError(
-            f"The file of the column {column} is not there",
-            path=path,
-            code="missing",
-            remedy="Check the name; paths start at the csv's folder.",
-        )
-    return str(path.absolute())
 
 
 def _said(row: Mapping[str, str], path: Path, reports: dict[str, Report]) -> str:
@@ -187,7 +157,7 @@ def _said(row: Mapping[str, str], path: Path, reports: dict[str, Report]) -> str
     cell = " ".join(row["sentence"].split())
     if not row.get("report"):
         if not cell or cell.isdigit():
-            raise _bad(path, "The column sentence holds no words, and there is no report")
+            raise _FORM.refusal(path, "The column sentence holds no words, and there is no report")
         return cell
     if row["report"] not in reports:
         reports[row["report"]] = _report(row["report"], path)
@@ -225,7 +195,7 @@ def _label(cell: str, path: Path) -> int:
     if not cell:
         return 0
     if not cell.isdigit() or not 0 < int(cell) < 2**31:
-        raise _bad(path, f"The label {cell[:20]!r} is not a whole number from 1 up")
+        raise _FORM.refusal(path, f"The label {cell[:20]!r} is not a whole number from 1 up")
     return int(cell)
 
 
@@ -249,13 +219,3 @@ def _one_of(cell: str, names: tuple[str, ...], column: str, path: Path) -> str:
             remedy=f"There are {', '.join(names)}; or leave the cell blank.",
         )
     return by_word.get(cell.casefold(), "")
-
-
-def _bad(path: Path, problem: str) -> SimCroPError:
-    return SimCroPError(
-        problem,
-        path=path,
-        code="bad-cases",
-        remedy="Write a csv with the columns study, ct, sentence, mask and, if wanted, report, "
-        "label, finding, side, kind.",
-    )

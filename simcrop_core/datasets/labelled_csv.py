@@ -16,15 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from simcrop_core.datasets.grounded_csv import of_row, there
-from simcrop_core.datasets.table import read_table
+from simcrop_core.datasets.table import TableForm, of_row, there
 from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.segmentation import LabelledCase
 from simcrop_core.io import labels_on, read_labels, read_volume
 from simcrop_core.volume import Note
 
-_NEEDED = ("study", "ct", "labels")
-_KNOWN = (*_NEEDED, "names")
+_FORM = TableForm(
+    required=("study", "ct", "labels"),
+    optional=("names",),
+    code="bad-cases",
+    remedy="Write a csv with the columns study, ct, labels and, if wanted, names.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +93,12 @@ def read_labelled_csv(path: Path, structures: Sequence[str]) -> tuple[LabelledSo
         The csv or a cell is wrong, or names a structure that the model does not know; the sentence
         names the row.
     """
-    header, rows = read_table(path)
-    for name in header:
-        if name not in _KNOWN:
-            raise _bad(path, f"The csv has a column {name[:40]!r} that means nothing")
-    for name in _NEEDED:
-        if name not in header:
-            raise _bad(path, f"The csv lacks the column {name}")
     sources: list[LabelledSource] = []
     seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
+    for number, row in _FORM.read(path)[1]:
         with of_row(number):
-            for name in _NEEDED:
-                if not row[name]:
-                    raise _bad(path, f"The column {name} is blank")
             if row["study"] in seen:
-                raise _bad(path, f"The study {row['study']!r} is there twice")
+                raise _FORM.refusal(path, f"The study {row['study']!r} is there twice")
             seen.add(row["study"])
             ct, labels = (there(path.parent / row[name], name) for name in ("ct", "labels"))
             names = _names(row.get("names", ""), path) or dict(enumerate(structures, start=1))
@@ -134,7 +127,7 @@ def _names(cell: str, path: Path) -> dict[int, str]:
     except (OSError, UnicodeDecodeError, ValueError) as e:
         if isinstance(e, SimCroPError):
             raise
-        raise _bad(source, "The names cannot be read as JSON") from e
+        raise _FORM.refusal(source, "The names cannot be read as JSON") from e
     if isinstance(data, dict) and isinstance(data.get("labels"), dict):
         data = data["labels"]
     if (
@@ -143,17 +136,8 @@ def _names(cell: str, path: Path) -> dict[int, str]:
         or not all(isinstance(n, str) and n.isdigit() for n in data)
         or not all(isinstance(name, str) and name.strip() for name in data.values())
     ):
-        raise _bad(source, 'The names are not of the form {"1": "left lung"}')
+        raise _FORM.refusal(source, 'The names are not of the form {"1": "left lung"}')
     named = {int(n): name.strip() for n, name in data.items() if int(n) != 0}
     if not named:
-        raise _bad(source, "The names name nothing but the background")
+        raise _FORM.refusal(source, "The names name nothing but the background")
     return named
-
-
-def _bad(path: Path, problem: str) -> SimCroPError:
-    return SimCroPError(
-        problem,
-        path=path,
-        code="bad-cases",
-        remedy="Write a csv with the columns study, ct, labels and, if wanted, names.",
-    )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from simcrop_core.datasets.dataset import Dataset, Fault, plain_sentences
 from simcrop_core.datasets.masks import Masks
-from simcrop_core.datasets.table import labels_in, read_table
+from simcrop_core.datasets.table import TableForm, labels_in
 from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
@@ -34,9 +34,15 @@ from simcrop_core.statements import FINDINGS, LEVELS, SIDES, Facts, Meaning
 from simcrop_core.study import Kind, SentenceFacts, Study
 from simcrop_core.volume import CTVolume
 
-_NEEDED = ("study", "volume")
-_KNOWN = ("study", "volume", "report", "patient", "volume_name", "series", "truth")
 _MASK = "mask:"
+_FORM = TableForm(
+    required=("study", "volume"),
+    optional=("report", "patient", "volume_name", "series", "truth", *FINDINGS),
+    also=lambda name: name.startswith(_MASK) and bool(name[len(_MASK) :].strip()),
+    code="bad-manifest",
+    remedy="Write a csv with the columns study, volume and report and, if needed, patient, "
+    "volume_name, series, truth, mask:NAME and the names of findings.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +119,7 @@ def read_manifest_dataset(path: Path) -> Dataset:
     SimCroPError
         The csv is missing or broken, or has a column that means nothing.
     """
-    header, rows = read_table(path)
-    for name in _NEEDED:
-        if name not in header:
-            raise _bad(path, f"The manifest lacks the column {name}")
-    for name in header:
-        if name not in (*_KNOWN, *FINDINGS) and not (name.startswith(_MASK) and name[5:].strip()):
-            raise _bad(path, f"The manifest has a column {name!r} that means nothing")
+    header, rows = _FORM.read(path)
     findings = tuple(name for name in FINDINGS if name in header)
     masks = tuple(name for name in header if name.startswith(_MASK))
 
@@ -127,15 +127,7 @@ def read_manifest_dataset(path: Path) -> Dataset:
         return str((path.parent / cell).absolute()) if cell else ""
 
     sources = []
-    for number, row in enumerate(rows, start=2):
-        for name in _NEEDED:
-            if not row[name]:
-                raise SimCroPError(
-                    f"Row {number} has no {name}",
-                    path=path,
-                    code="bad-manifest",
-                    remedy="Fill the cell in, or take the row out.",
-                )
+    for _, row in rows:
         sources.append(
             ManifestSource(
                 id=row["study"],
@@ -278,14 +270,4 @@ def _foreign_truth(path: Path, own: int, report: int) -> SimCroPError:
         path=path,
         code="foreign-truth",
         remedy="Give the report that the truth was written with.",
-    )
-
-
-def _bad(path: Path, problem: str) -> SimCroPError:
-    return SimCroPError(
-        problem,
-        path=path,
-        code="bad-manifest",
-        remedy="Write a csv with the columns study, volume and report and, if needed, patient, "
-        "volume_name, series, truth, mask:NAME and the names of findings.",
     )

@@ -3,13 +3,92 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from simcrop_core.errors import SimCroPError
 
 #: A cell may hold a whole report.
 _LONGEST_CELL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TableForm:
+    """The columns of a csv that people write for us, and how one of another form is refused.
+
+    Attributes
+    ----------
+    required
+        Columns that must be there, with something in each row unless named in ``may_be_blank``.
+    optional
+        Columns that may be there; any other is refused.
+    code, remedy
+        Of the :class:`~simcrop_core.errors.SimCroPError`.
+    also
+        Whether a column of another name means something.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    code: str
+    remedy: str
+    may_be_blank: tuple[str, ...] = ()
+    also: Callable[[str], bool] = lambda name: False
+
+    def read(self, path: Path) -> tuple[tuple[str, ...], list[tuple[int, dict[str, str]]]]:
+        """The columns, and the rows with their numbers in the file (the header is row 1).
+
+        Raises
+        ------
+        SimCroPError
+            ``missing``, ``csv`` or ``empty``; or the form's code, in a sentence that names the
+            column and the row.
+        """
+        header, rows = read_table(path)
+        for name in self.required:
+            if name not in header:
+                raise self.refusal(path, f"The csv lacks the column {name}")
+        for name in header:
+            if name not in (*self.required, *self.optional) and not self.also(name):
+                raise self.refusal(path, f"The csv has a column {name[:40]!r} that means nothing")
+        for number, row in enumerate(rows, start=2):
+            for name in self.required:
+                if not row[name] and name not in self.may_be_blank:
+                    raise self.refusal(path, f"Row {number}: The column {name} is blank")
+        return header, list(enumerate(rows, start=2))
+
+    def refusal(self, path: Path, problem: str) -> SimCroPError:
+        """A sentence about a csv, with what one of this form looks like."""
+        return SimCroPError(problem, path=path, code=self.code, remedy=self.remedy)
+
+
+@contextmanager
+def of_row(number: int) -> Iterator[None]:
+    """Name the row in what is refused."""
+    try:
+        yield
+    except SimCroPError as e:
+        raise SimCroPError(
+            f"Row {number}: {e.problem}", code=e.code, remedy=e.remedy, path=e.path
+        ) from e
+
+
+def there(path: Path, column: str) -> str:
+    """The absolute path of a cell's file or folder, refused where it is not there."""
+    try:
+        found = path.exists()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise SimCroPError(
+            f"The file of the column {column} is not there",
+            path=path,
+            code="missing",
+            remedy="Check the name; paths start at the csv's folder.",
+        )
+    return str(path.absolute())
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:

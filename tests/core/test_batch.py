@@ -40,7 +40,8 @@ def test_a_manifest_is_read_from_its_own_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("", "lacks the column study"),
+        ("", "no rows"),
+        ("ct,report\na,b\n", "lacks the column study"),
         ("study,ct\na,b\n", "lacks the column report"),
         ("study,ct,report\n", "no rows"),
         ("study,ct,report,age\na,b,c,4\n", "'age'"),
@@ -51,8 +52,8 @@ def test_a_manifest_is_read_from_its_own_folder(tmp_path: Path) -> None:
         ("study,ct,report\n../a,b,c\n", "cannot name"),
         ("study,ct,report\n.,b,c\n", "cannot name"),
         ("study,ct,report\nstatus.csv,b,c\n", "cannot name"),
-        ("study,ct,report\n,b,c\n", "cannot name"),
-        ("study,ct,report\na,,c\n", "has no ct"),
+        ("study,ct,report\n,b,c\n", "Row 2: The column study is blank"),
+        ("study,ct,report\na,,c\n", "Row 2: The column ct is blank"),
         (b"study,ct,report\n\xff,b,c\n", "UTF-8"),
     ],
 )

@@ -332,7 +332,7 @@ def test_a_scan_that_was_cut_short_is_seen_without_unpacking_it(
     [
         ([{"volume": "a"}], "lacks the column study"),
         ([{"study": "a", "volume": "a", "colour": "b"}], "'colour'"),
-        ([{"study": "a", "volume": ""}], "Row 2 has no volume"),
+        ([{"study": "a", "volume": ""}], "Row 2: The column volume is blank"),
         ([{"study": "a", "volume": "a", "Emphysema": "yes"}], "'yes', not 0 or 1"),
     ],
 )

@@ -18,6 +18,7 @@ from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
+    from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
     from simcrop_core.model.segmentation import SegmentationNet
 
 # Slices of the scan that are labelled at a time; keeps the class maps' memory small.
@@ -114,7 +115,9 @@ def segment(
     )
 
 
-def segmentation_head(model: SimCroP, overlap: float = 0.5) -> SegmentationNet:
+def segmentation_head(
+    model: SimCroP, overlap: float = 0.5
+) -> SegmentationNet | PyramidSegmentation:
     """The model's segmentation head; refuses what :func:`segment` would.
 
     Raises

@@ -35,7 +35,13 @@ __all__ = [
 _KINDS = ("ct-rate", "phantoms")
 
 
-def open_dataset(source: str, *, cases: Path | None = None, split: str | None = None) -> Dataset:
+def open_dataset(
+    source: str,
+    *,
+    cases: Path | None = None,
+    split: str | None = None,
+    classes: bool = False,
+) -> Dataset:
     """The data set that a word on the command line names.
 
     Parameters
@@ -44,6 +50,9 @@ def open_dataset(source: str, *, cases: Path | None = None, split: str | None = 
         A manifest's path, ``ct-rate:ROOT``, or ``phantoms:FIRST-STOP`` (the last not included).
     cases, split
         Of CT-RATE: a list of volumes; ``"train"`` or ``"valid"``.
+    classes
+        Of phantoms: label maps of the classes that a segmentation head learns, in place of those
+        of all structures.
 
     Raises
     ------
@@ -51,6 +60,12 @@ def open_dataset(source: str, *, cases: Path | None = None, split: str | None = 
         It names nothing, or what it names cannot be read.
     """
     kind, colon, rest = source.partition(":")
+    if classes and kind != "phantoms":
+        raise SimCroPError(
+            "Only phantoms have label maps of classes",
+            code="option",
+            remedy="Leave --classes out, or name phantoms:FIRST-STOP.",
+        )
     if colon and kind == "ct-rate":
         return ct_rate_dataset(Path(rest).expanduser(), cases, split)
     if cases is not None or split is not None:
@@ -67,7 +82,7 @@ def open_dataset(source: str, *, cases: Path | None = None, split: str | None = 
                 code="option",
                 remedy="Give a range of seeds such as phantoms:0-2400, whose end is not included.",
             )
-        return phantom_dataset(int(match[1]), int(match[2]))
+        return phantom_dataset(int(match[1]), int(match[2]), "classes" if classes else "structures")
     if colon and not Path(source).expanduser().exists():
         meant = get_close_matches(kind.lower(), _KINDS, 1, 0.7)
         if meant:

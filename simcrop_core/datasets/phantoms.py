@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 from simcrop_core.datasets.dataset import Dataset, Fault
 from simcrop_core.errors import SimCroPError
@@ -15,14 +16,17 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
 from simcrop_core.study import Study
 
+Labels = Literal["structures", "classes"]
+
 _ID = re.compile(r"phantom-(\d{6,})")
 
 
 @dataclass(frozen=True, slots=True)
 class PhantomSource:
-    """A phantom by its seed."""
+    """A phantom by its seed; ``labels`` as :func:`~simcrop_core.phantoms.study.make_phantom`."""
 
     seed: int
+    labels: Labels = "structures"
 
     @property
     def id(self) -> str:
@@ -34,8 +38,9 @@ class PhantomSource:
         return ""
 
     def stamp(self) -> str:
-        """The seed, and what makes phantoms of seeds."""
-        return f"{self.seed} {_generator()}"
+        """The seed, the kind of labels, and what makes phantoms of seeds."""
+        labels = "" if self.labels == "structures" else f" {self.labels}"
+        return f"{self.seed}{labels} {_generator()}"
 
     def load(
         self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
@@ -43,16 +48,15 @@ class PhantomSource:
         """The phantom on its scanner's grid, or straight on the model's input with its margin."""
         from simcrop_core.phantoms.study import make_phantom, prepared_grid
 
-        if spec is None:
-            return make_phantom(self.seed)
-        return make_phantom(self.seed, prepared_grid(self.seed, spec, margin_voxels))
+        grid = None if spec is None else prepared_grid(self.seed, spec, margin_voxels)
+        return make_phantom(self.seed, grid, labels=self.labels)
 
     def faults(self) -> Iterator[Fault]:
         """None: there is no file."""
         return iter(())
 
 
-def phantom_dataset(first: int, stop: int) -> Dataset:
+def phantom_dataset(first: int, stop: int, labels: Labels = "structures") -> Dataset:
     """The phantoms of seeds ``first`` to ``stop - 1``.
 
     Raises
@@ -67,12 +71,14 @@ def phantom_dataset(first: int, stop: int) -> Dataset:
             remedy="Give a range such as phantoms:0-2400, whose end is not included.",
         )
     refuse_straddling(first, stop)
-    return Dataset("phantoms", phantom_sources(range(first, stop)))
+    return Dataset("phantoms", phantom_sources(range(first, stop), labels))
 
 
-def phantom_sources(seeds: Iterable[int]) -> tuple[PhantomSource, ...]:
+def phantom_sources(
+    seeds: Iterable[int], labels: Labels = "structures"
+) -> tuple[PhantomSource, ...]:
     """The phantoms of these seeds."""
-    return tuple(PhantomSource(seed) for seed in seeds)
+    return tuple(PhantomSource(seed, labels) for seed in seeds)
 
 
 def is_for_evaluation(study: str) -> bool:

@@ -36,7 +36,14 @@ SCHEMA_VERSION = 1
 # Fields that came after the first models were saved, with what those models do. While a model
 # keeps to that, they have no part in its identity, so that it stays what it was.
 _LATER: dict[str, dict[str, Any]] = {
-    "vision": {"stem": "linear", "stem_width": 24, "cells": None, "cell_width": 64},
+    "vision": {
+        "stem": "linear",
+        "stem_width": 24,
+        "stem_blocks": 2,
+        "cells": None,
+        "cell_width": 64,
+    },
+    "segmentation": {"kind": "unetr"},
     "": {
         "projection_norm": False,
         "text_centred": False,
@@ -107,6 +114,8 @@ class ModelConfig(Frozen):
             cells == patch or any(p % c for p, c in zip(patch, cells, strict=True))
         ):
             raise ValueError(f"Patches of {patch} voxels cannot be cut into {cells} cells.")
+        if self.vision.stem == "pyramid" and any(p % 4 for p in patch):
+            raise ValueError(f"A pyramid needs patches of multiples of 4 voxels, not {patch}.")
         if (self.fusion is None) != (self.text_decoder is None):
             raise ValueError("Fusion and text decoder work together: give both or neither.")
         if self.fusion is not None and self.text_decoder is not None:
@@ -116,7 +125,9 @@ class ModelConfig(Frozen):
         return self
 
     def _segmentation_fits(self, head: SegmentationConfig) -> None:
-        if self.vision.depth < 4:
+        if head.kind == "pyramid":
+            self._pyramid_head_fits(head)
+        elif self.vision.depth < 4:
             raise ValueError(
                 f"A segmentation head needs an encoder of at least 4 blocks, not "
                 f"{self.vision.depth}."
@@ -136,6 +147,18 @@ class ModelConfig(Frozen):
                 f"the segmentation region {roi}; choose position official2axis for the head."
             )
 
+    def _pyramid_head_fits(self, head: SegmentationConfig) -> None:
+        if self.vision.stem != "pyramid":
+            raise ValueError(
+                "A segmentation head of kind pyramid needs an encoder with the stem pyramid; "
+                "choose kind unetr."
+            )
+        if head.position != "encoder" or not head.cls_token:
+            raise ValueError(
+                "A segmentation head of kind pyramid uses the encoder as it is: position encoder, "
+                "with its CLS token."
+            )
+
     @property
     def is_trained(self) -> bool:
         """Whether the encoder's weights come from training."""
@@ -152,7 +175,7 @@ class ModelConfig(Frozen):
         kept["text"].pop("source")
         for part, fields in _LATER.items():
             settings = kept[part] if part else kept
-            for field, before in fields.items():
+            for field, before in fields.items() if settings else ():
                 if settings[field] == before:
                     settings.pop(field)
         if kept["segmentation"] is not None:

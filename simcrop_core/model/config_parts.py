@@ -59,21 +59,26 @@ class VisionConfig(Frozen):
         "formula, blind to the depth axis) or loaded (came with a checkpoint; this grid only).",
     )
 
-    stem: Literal["linear", "conv"] = Field(
+    stem: Literal["linear", "conv", "pyramid"] = Field(
         default="linear",
-        description="How a patch becomes a token: linear, as published, or conv: a small "
-        "convolutional network inside the patch.",
+        description="How a patch becomes a token: linear, as published; conv: a small "
+        "convolutional network inside the patch; pyramid: convolutions over the whole scan at "
+        "three levels (quarter patches, half patches, patches).",
     )
     stem_width: int = Field(
         default=24,
         ge=1,
         le=1024,
-        description="Channels of the convolutional stem's first layer; doubled at each further.",
+        description="Channels of the convolutional stem's first layer or of the pyramid's finest "
+        "level; doubled at each further.",
+    )
+    stem_blocks: int = Field(
+        default=2, ge=1, le=16, description="Residual blocks at each level of the pyramid."
     )
     cells: tuple[int, int, int] | None = Field(
         default=None,
         description="A second, finer level: cells of a patch along each axis, such as (2, 2, 2), "
-        "taken from the convolutional stem. None means none.",
+        "taken from the convolutional stem. None means none; a pyramid's are (2, 2, 2).",
     )
     cell_width: int = Field(
         default=64, ge=1, le=4096, description="Length of a cell's feature vector."
@@ -83,8 +88,10 @@ class VisionConfig(Frozen):
     def _consistent(self) -> VisionConfig:
         heads_divide(self.width, self.heads, "vision encoder")
         _formula_fits(self.position, self.width, "vision encoder")
+        if self.stem == "pyramid" and self.cells != (2, 2, 2):
+            raise ValueError(f"A pyramid's finer level has the cells (2, 2, 2), not {self.cells}.")
         if self.cells is not None:
-            if self.stem != "conv":
+            if self.stem == "linear":
                 raise ValueError("A finer level (cells) needs the convolutional stem.")
             if min(self.cells) < 1 or not 2 <= math.prod(self.cells) <= 64:
                 raise ValueError(
@@ -197,8 +204,13 @@ class PresenceConfig(Frozen):
 
 
 class SegmentationConfig(Frozen):
-    """A UNETR-style segmentation head on the vision encoder."""
+    """A segmentation head on the vision encoder."""
 
+    kind: Literal["unetr", "pyramid"] = Field(
+        default="unetr",
+        description="unetr: UNETR's decoder, on any encoder; pyramid: the fine cells of a pyramid "
+        "cut into their voxels, far cheaper.",
+    )
     labels: tuple[str, ...] = Field(
         min_length=1, max_length=255, description="Names of channels 1, 2, ...; 0 is background."
     )
@@ -206,7 +218,7 @@ class SegmentationConfig(Frozen):
         default=16,
         ge=1,
         le=256,
-        description="Channels at full resolution; doubled at each level below.",
+        description="Channels at full resolution; doubled at each level below (unetr).",
     )
     roi: tuple[int, int, int] | None = Field(
         default=None,

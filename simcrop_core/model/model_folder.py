@@ -16,7 +16,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "MODEL_CARD.md"
 FORMAT = "simcrop-model"
-PRESET_NAMES = ("paper", "released", "starter", "grounded")
+PRESET_NAMES = ("paper", "released", "starter", "grounded", "pyramid")
 _MAX_CONFIG_BYTES = 4 << 20
 
 

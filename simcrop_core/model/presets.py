@@ -1,4 +1,4 @@
-"""Models by name: ``paper``, ``released``, ``starter`` and ``grounded``."""
+"""Models by name: ``paper``, ``released``, ``starter``, ``grounded`` and ``pyramid``."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
             "presence": PresenceConfig(),
             "image_decoder": ImageDecoderConfig(depth=2, width=192, heads=6),
         },
+        # The same on a convolutional pyramid: for small lesions, segmentation and speed on a CPU.
+        "pyramid": {
+            "vision": VisionConfig(
+                depth=2, width=256, heads=4, stem="pyramid", stem_width=32, cells=(2, 2, 2)
+            ),
+            "text": MINILM,
+            "projection_width": 128,
+            "projection_norm": True,
+            "text_centred": True,
+            "presence": PresenceConfig(),
+        },
     }
 )
 
@@ -83,8 +94,9 @@ def create_model(
     Parameters
     ----------
     preset
-        ``"paper"`` (8 layers), ``"released"`` (12), ``"starter"`` (small, for a CPU) or
-        ``"grounded"`` (small, with a convolutional stem, a finer level and presence).
+        ``"paper"`` (8 layers), ``"released"`` (12), ``"starter"`` (small, for a CPU),
+        ``"grounded"`` (small, with a convolutional stem, a finer level and presence) or
+        ``"pyramid"`` (the same on a convolutional pyramid).
     text_encoder
         ``"minilm"``, a folder, or a hub id in the person's cache, in place of the preset's.
     segmentation_labels
@@ -128,7 +140,11 @@ def create_model(
         )
     try:
         if segmentation_labels is not None:
-            parts["segmentation"] = SegmentationConfig(labels=tuple(segmentation_labels))
+            vision = parts["vision"]
+            parts["segmentation"] = SegmentationConfig(
+                kind="pyramid" if vision.stem == "pyramid" else "unetr",
+                labels=tuple(segmentation_labels),
+            )
         parts |= {
             "name": preset,
             "input_spec": input_spec or InputSpec(),

@@ -30,6 +30,7 @@ from simcrop_core.model.vision import (
 )
 
 if TYPE_CHECKING:
+    from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
     from simcrop_core.model.segmentation import SegmentationNet
     from simcrop_core.model.text import EncodedSentences, TextEncoder
 
@@ -81,7 +82,7 @@ class SimCroP(nn.Module):
         self.image_decoder: ImageDecoder | None = None
         self.fusion: CrossGranularityFusion | None = None
         self.text_decoder: TextDecoder | None = None
-        self.segmentation: SegmentationNet | None = None
+        self.segmentation: SegmentationNet | PyramidSegmentation | None = None
         if config.image_decoder is not None:
             self.image_decoder = ImageDecoder(
                 config.image_decoder,
@@ -94,7 +95,11 @@ class SimCroP(nn.Module):
             width = config.text_decoder.width
             self.fusion = CrossGranularityFusion(config.fusion, vision.width, text_width, width)
             self.text_decoder = TextDecoder(config.text_decoder)
-        if config.segmentation is not None:
+        if config.segmentation is not None and config.segmentation.kind == "pyramid":
+            from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
+
+            self.segmentation = PyramidSegmentation(config.segmentation, self.vision, spec.shape)
+        elif config.segmentation is not None:
             from simcrop_core.model.segmentation import SegmentationNet
 
             self.segmentation = SegmentationNet(config.segmentation, self.vision, spec.shape)

@@ -30,6 +30,7 @@ from simcrop_core.model.embedding import PatchEmbedding as PatchEmbedding
 from simcrop_core.model.embedding import Shape3 as Shape3
 from simcrop_core.model.embedding import gather_tokens as gather_tokens
 from simcrop_core.model.embedding import patchify as patchify
+from simcrop_core.model.pyramid import ConvPyramid, HalfCells
 
 # -- positions ----------------------------------------------------------------------------------
 
@@ -165,6 +166,9 @@ class VisionFeatures:
     cells_BNCE
         Vectors of the cells of these patches, cells in C order in their patch; None where the
         encoder has no finer level.
+    fine_BhwdC, half_BhwdC
+        Features of a pyramid's fine cells (a quarter of a patch along each axis) and of its half
+        cells, these with what their patches learnt; None for other stems.
     """
 
     patches_BND: Tensor
@@ -172,6 +176,8 @@ class VisionFeatures:
     cls_BD: Tensor | None
     hidden: tuple[Tensor, ...] = ()
     cells_BNCE: Tensor | None = None
+    fine_BhwdC: Tensor | None = None
+    half_BhwdC: Tensor | None = None
 
     @property
     def evidence_BNE(self) -> Tensor:
@@ -203,9 +209,14 @@ class VisionEncoder(nn.Module):
         self.grid_shape = grid_shape
         self.patch_shape = patch_shape
         width = config.width
-        self.patch_embed: PatchEmbedding | ConvStem
-        self.cell_head: CellHead | None = None
-        if config.stem == "conv":
+        self.patch_embed: PatchEmbedding | ConvStem | ConvPyramid
+        self.cell_head: CellHead | HalfCells | None = None
+        if config.stem == "pyramid":
+            self.patch_embed = ConvPyramid(
+                patch_shape, config.stem_width, config.stem_blocks, width
+            )
+            self.cell_head = HalfCells(2 * config.stem_width, width, config.cell_width)
+        elif config.stem == "conv":
             stem = ConvStem(patch_shape, config.cells or (1, 1, 1), config.stem_width, width)
             self.patch_embed = stem
             if config.cells is not None:
@@ -226,6 +237,8 @@ class VisionEncoder(nn.Module):
         """Fresh weights from torch's random stream; positions by their formula."""
         initialise_transformer(self)
         self.patch_embed.initialise()
+        if isinstance(self.cell_head, HalfCells):
+            self.cell_head.initialise()
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
         if self.config.position != "loaded":
@@ -271,7 +284,11 @@ class VisionEncoder(nn.Module):
         grid_shape = self._grid_of(x_B1HWD)
         positions_1TD = self._positions(grid_shape, position)
         cells_BKCE: Tensor | None = None
-        if isinstance(self.patch_embed, ConvStem):
+        fine: Tensor | None = None
+        half: Tensor | None = None
+        if isinstance(self.patch_embed, ConvPyramid):
+            fine, half, tokens = self.patch_embed(x_B1HWD, keep_BK)
+        elif isinstance(self.patch_embed, ConvStem):
             cells_BKCE = self.patch_embed.cells(x_B1HWD, keep_BK)
             tokens = self.patch_embed.tokens(cells_BKCE)
         else:
@@ -291,7 +308,10 @@ class VisionEncoder(nn.Module):
             if number in taps:
                 hidden[number] = tokens[:, special:]
         patches_BND = tokens[:, special:]
-        if self.cell_head is not None and cells_BKCE is not None:
+        if isinstance(self.cell_head, HalfCells):
+            assert half is not None
+            half, cells_BKCE = self.cell_head(half, patches_BND, keep_BK, grid_shape)
+        elif self.cell_head is not None and cells_BKCE is not None:
             cells_BKCE = self.cell_head(cells_BKCE, patches_BND)
         else:
             cells_BKCE = None
@@ -301,6 +321,8 @@ class VisionEncoder(nn.Module):
             cls_BD=tokens[:, 0] if special else None,
             hidden=tuple(hidden[number] for number in taps),
             cells_BNCE=cells_BKCE,
+            fine_BhwdC=fine,
+            half_BhwdC=half,
         )
 
     def _grid_of(self, x_B1HWD: Tensor) -> Shape3:

@@ -1,9 +1,10 @@
 """Our own objective: sentences learn where to point, and whether they are true.
 
-L = w_i L_image + w_g L_region + w_c L_cell + w_x L_contrast + w_p L_presence + w_a L_align, each
-part a switch. Regions come with phantoms and with data sets whose findings are outlined. Which
-statements are false of which study is decided by meaning (finding, side, level, presence), never
-by how near their vectors are. Losses are pure functions in ``grounded_losses.py``.
+L = w_i L_image + w_g L_region + w_c L_cell + w_x L_contrast + w_p L_presence + w_s L_segmentation
++ w_a L_align, each part a switch. Regions come with phantoms and with data sets whose findings are
+outlined. Which statements are false of which study is decided by meaning (finding, side, level,
+presence), never by how near their vectors are. Losses are pure functions in
+``grounded_losses.py`` and ``grounded_segmentation.py``.
 
 Shapes in names: B studies on this process; G studies on all processes; S sentences and C
 counterfactuals of a study, padded; M statements of a study (S + C); T all G M statements; N
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
 from simcrop_core.model.simcrop import SimCroP
-from simcrop_core.model.vision import VisionFeatures
+from simcrop_core.model.vision import VisionFeatures, gather_tokens, patchify
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
 from simcrop_core.objectives.grounded_config import GroundedConfig
 from simcrop_core.objectives.grounded_losses import (
@@ -30,6 +32,7 @@ from simcrop_core.objectives.grounded_losses import (
     truth_of,
     volume_contrast_sums,
 )
+from simcrop_core.objectives.grounded_segmentation import draw_cells, segmentation_loss
 from simcrop_core.objectives.grounded_statements import (
     Scored,
     Statements,
@@ -59,9 +62,9 @@ class GroundedObjective(Objective):
 
     Terms: ``image``, ``region`` with ``pointing`` (share of sentences with a visible region whose
     most similar visible patch touches it), ``cell``, ``contrast``, ``presence`` with
-    ``presence_accuracy``, ``align``; and the temperatures. A model with ``text_centred`` has its
-    mean sentence vector already (:meth:`SimCroP.set_text_mean`); :func:`simcrop_core.train.train`
-    sets that of the training data.
+    ``presence_accuracy``, ``segmentation`` with ``dice``, ``align``; and the temperatures. A model
+    with ``text_centred`` has its mean sentence vector already (:meth:`SimCroP.set_text_mean`);
+    :func:`simcrop_core.train.train` sets that of the training data.
     """
 
     def __init__(self, config: GroundedConfig, model: SimCroP) -> None:
@@ -75,6 +78,8 @@ class GroundedObjective(Objective):
             raise _lacks(model, "pools similarities into presence", "presence")
         if config.cell_weight and model.config.vision.cells is None:
             raise _lacks(model, "has cells finer than patches", "vision.cells")
+        if config.segmentation_weight and not _cuts_cells(model):
+            raise _lacks(model, "cuts the cells of a pyramid into classes", "segmentation")
         start = math.log(config.temperature)
         self.log_region_temperature = (
             nn.Parameter(torch.tensor(start)) if config.uses_regions else None
@@ -92,6 +97,10 @@ class GroundedObjective(Objective):
             return config.scores_statements
         if name.startswith("presence_head."):
             return config.presence_weight > 0
+        if name.startswith("segmentation."):
+            return config.segmentation_weight > 0
+        if name.startswith(("vision.cell_head.context", "vision.cell_head.block.")):
+            return answers or config.segmentation_weight > 0
         if name.startswith(("vision.cell_head.", "cell_projection.")):
             return answers
         return name.startswith((*VISION_TRUNK, *JOINT_SPACE))
@@ -108,6 +117,8 @@ class GroundedObjective(Objective):
         terms: dict[str, Tensor] = {}
         if mask is not None and config.image_weight:
             terms["image"] = reconstruction_loss(config, model, batch, mask, seen, ranks)
+        if config.segmentation_weight:
+            terms |= self._segmentation(model, batch, seen, ranks)
         with full_precision(batch.volume_B1HWD):
             if config.uses_regions:
                 terms |= self._regions(model, batch, seen, keep_BK, ranks)
@@ -121,6 +132,7 @@ class GroundedObjective(Objective):
             "cell": config.cell_weight,
             "contrast": config.contrast_weight,
             "presence": config.presence_weight,
+            "segmentation": config.segmentation_weight,
             "align": config.align_weight,
         }
         parts = [weight * terms[name] for name, weight in weights.items() if weight]
@@ -262,6 +274,36 @@ class GroundedObjective(Objective):
             "contrast_temperature": temperature.detach(),
         }
 
+    def _segmentation(
+        self, model: SimCroP, batch: StudyBatch, seen: VisionFeatures, ranks: Ranks
+    ) -> dict[str, Tensor]:
+        head = model.segmentation
+        assert isinstance(head, PyramidSegmentation)
+        if batch.structures_BHWD is None:
+            raise SimCroPError(
+                "The objective grounded is to learn segmentation, and the batch has no label maps",
+                code="no-label-maps",
+                remedy="Set segmentation_weight to 0, or prepare studies with label maps.",
+            )
+        classes_BMP = patchify(batch.structures_BHWD[:, None], head.cell_shape)
+        index_BR, weight_BR = draw_cells(
+            classes_BMP, batch.seeds_B, self.config.segmentation_cells, head.classes
+        )
+        fine_BRC = gather_tokens(head.fine(seen).flatten(1, 3), index_BR)
+        voxels_BRP = gather_tokens(patchify(batch.volume_B1HWD, head.cell_shape), index_BR)
+        logits_BRPC = head.logits(fine_BRC, voxels_BRP).float()
+        with full_precision(batch.volume_B1HWD):
+            loss, dice = segmentation_loss(
+                logits_BRPC.flatten(0, 1),
+                gather_tokens(classes_BMP, index_BR).flatten(0, 1).long(),
+                weight_BR.flatten(),
+            )
+        studies = torch.tensor(float(len(batch)), device=loss.device)
+        return {
+            "segmentation": ranks.mean(loss * studies, studies),
+            "dice": ranks.mean(dice * studies, studies),
+        }
+
     def _alignment(
         self, model: SimCroP, batch: StudyBatch, seen: VisionFeatures, ranks: Ranks
     ) -> Tensor:
@@ -280,6 +322,11 @@ class GroundedObjective(Objective):
 def bounded(log_temperature: Tensor) -> Tensor:
     """A learned temperature, never below 0.01."""
     return log_temperature.float().clamp(min=math.log(MIN_TEMPERATURE)).exp()
+
+
+def _cuts_cells(model: SimCroP) -> bool:
+    head = model.config.segmentation
+    return head is not None and head.kind == "pyramid"
 
 
 def _lacks(model: SimCroP, what: str, field: str) -> SimCroPError:

@@ -53,6 +53,19 @@ class GroundedConfig(MaskedImageFields):
         description="Weight of presence: whether each statement of the batch is true in each "
         "volume.",
     )
+    segmentation_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of segmentation, for a model with a head of kind pyramid and studies "
+        "with label maps of its classes; needs mask_ratio 0.",
+    )
+    segmentation_cells: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Fine cells (a quarter of a patch along each axis) of a scan that are "
+        "segmented in a step.",
+    )
     align_weight: float = Field(
         default=0.0, ge=0, description="Weight of SimCroP's own alignment (Eq. 2-4)."
     )
@@ -86,6 +99,10 @@ class GroundedConfig(MaskedImageFields):
         if self.mask_ratio == 0 and self.image_weight > 0:
             raise ValueError(
                 "With mask_ratio 0 there is nothing to reconstruct; set image_weight to 0."
+            )
+        if self.mask_ratio > 0 and self.segmentation_weight > 0:
+            raise ValueError(
+                "What is masked cannot be segmented; set mask_ratio or segmentation_weight to 0."
             )
         if not (self.scores_statements or self.uses_regions or self.align_weight):
             raise ValueError(

@@ -18,16 +18,24 @@ from simcrop_core.phantoms.language_heights import present_heights
 from simcrop_core.phantoms.language_sentences import Wording
 from simcrop_core.phantoms.plan import FindingPlan, PhantomPlan, plan_phantom
 from simcrop_core.phantoms.render import render
+from simcrop_core.phantoms.truth_classes import CLASSES, classes_of
 from simcrop_core.phantoms.truth_regions import regions_of
 from simcrop_core.prepare import lung_center, placed_grid
 from simcrop_core.report import Report
 from simcrop_core.study import SentenceFacts, Study
 
+Labels = Literal["structures", "classes"]
+
 # The axillae lie within so much of the midline (mm).
 _AXILLA_MM = 150.0
 
 
-def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto") -> Study:
+def make_phantom(
+    seed: int,
+    grid: Grid | None = None,
+    wording: Wording = "auto",
+    labels: Labels = "structures",
+) -> Study:
     """The phantom of a seed.
 
     Parameters
@@ -40,6 +48,9 @@ def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto")
         its sentences have none.
     wording
         Of the report: see :func:`~simcrop_core.phantoms.language.write_report`.
+    labels
+        What the label map is of: all ``structures``, or the ``classes`` of a segmentation head,
+        :data:`~simcrop_core.phantoms.truth_classes.CLASSES`.
     """
     shown = survey(seed)
     rendered = render(shown.plan, grid)
@@ -58,8 +69,10 @@ def make_phantom(seed: int, grid: Grid | None = None, wording: Wording = "auto")
         sentences=tuple(_placed(sentence, regions.keys()) for sentence in written.sentences),
         regions=regions,
         facts=shown.facts,
-        structures_XYZ=rendered.structures_XYZ,
-        structure_names=STRUCTURES,
+        structures_XYZ=classes_of(rendered, shown.plan.findings)
+        if labels == "classes"
+        else rendered.structures_XYZ,
+        structure_names=CLASSES if labels == "classes" else STRUCTURES,
     )
 
 

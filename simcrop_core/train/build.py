@@ -10,6 +10,7 @@ from simcrop_core.model.config import ModelConfig, Provenance, model_config_from
 from simcrop_core.model.presets import PRESETS, new_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.model.text import text_config_for
+from simcrop_core.objectives.config import ObjectiveConfig
 from simcrop_core.train.config import ModelSource
 
 #: ViT-L has 24 blocks of width 1024; encoders from there on are shared out over the devices.
@@ -44,6 +45,12 @@ def build_model(source: ModelSource, seed: int) -> SimCroP:
             parts[name] = change
     for name in source.without:
         parts.pop(name, None)
+    if source.segmentation_labels is not None:
+        stem = _plain(parts["vision"])["stem"]
+        parts["segmentation"] = {
+            "kind": "pyramid" if stem == "pyramid" else "unetr",
+            "labels": source.segmentation_labels,
+        }
     if encoder is not None and "text_decoder" in parts:
         parts["text_decoder"] = _plain(parts["text_decoder"]) | {
             "vocabulary_size": encoder.vocabulary_size
@@ -72,8 +79,13 @@ def is_large(config: ModelConfig) -> bool:
     return config.vision.depth * config.vision.width**2 >= _LARGE
 
 
-def trained_config(config: ModelConfig, run_name: str, objective: str, step: int) -> ModelConfig:
+def trained_config(
+    config: ModelConfig, run_name: str, objective: ObjectiveConfig, step: int
+) -> ModelConfig:
     """The model's configuration with what its weights were trained on."""
-    trained = f"{objective} pre-training, run {run_name}, step {step}"
+    trained = f"{objective.kind} pre-training, run {run_name}, step {step}"
     provenance = config.provenance.model_dump() | {"trained": trained}
-    return config.model_copy(update={"provenance": Provenance(**provenance)})
+    head = config.segmentation
+    if head is not None and getattr(objective, "segmentation_weight", 0) > 0:
+        head = head.model_copy(update={"trained": trained})
+    return config.model_copy(update={"provenance": Provenance(**provenance), "segmentation": head})

@@ -66,7 +66,7 @@ class ModelSource(ModelChanges):
     Beside its own fields it has those of :class:`ModelConfig`; what is None is as in the preset.
     """
 
-    preset: Literal["starter", "paper", "released", "grounded"] | None = Field(
+    preset: Literal["starter", "paper", "released", "grounded", "pyramid"] | None = Field(
         default="starter", description="A new model of this kind; None where a folder is given."
     )
     folder: str | None = Field(
@@ -79,6 +79,11 @@ class ModelSource(ModelChanges):
         description="minilm, a folder, or a hub id in the person's cache. None: the preset's, or "
         "where the folder's model says.",
     )
+    segmentation_labels: tuple[str, ...] | None = Field(
+        default=None,
+        description="Names of the classes of a segmentation head that is made with the model. "
+        "None: no head.",
+    )
     without: tuple[Literal["image_decoder", "fusion", "text_decoder", "presence"], ...] = Field(
         default=(), description="Parts of the preset that are left out."
     )
@@ -88,10 +93,10 @@ class ModelSource(ModelChanges):
         if (self.preset is None) == (self.folder is None):
             raise ValueError("Give a preset or a folder for the model: one of the two.")
         changes = self.changes()
-        if self.folder is not None and (changes or self.without):
+        if self.folder is not None and (changes or self.without or self.segmentation_labels):
             raise ValueError(
                 "A model from a folder is trained as it is: leave out changes to its parts "
-                f"({', '.join(sorted({*changes, *self.without}))})."
+                f"({', '.join(sorted({*changes, *self.without}) or ['segmentation_labels'])})."
             )
         if both := sorted(set(changes) & set(self.without)):
             raise ValueError(f"A part cannot be both changed and left out ({', '.join(both)}).")
@@ -101,7 +106,7 @@ class ModelSource(ModelChanges):
 
     def changes(self) -> dict[str, Any]:
         """What differs from the preset, by field of :class:`ModelConfig`."""
-        own = {"preset", "folder", "text_encoder", "without"}
+        own = {"preset", "folder", "text_encoder", "without", "segmentation_labels"}
         found = self.model_dump(exclude=own, exclude_none=True)
         return {name: value for name, value in found.items() if value != {}}
 

@@ -154,7 +154,8 @@ def make_phantom_store(
     data = config.data
     place = Path(data.phantom_folder).expanduser() if data.phantom_folder else folder
     place = place / PHANTOMS_NAME if data.phantom_folder is None else place
-    sources = phantom_sources(range(data.phantom_seed, data.phantom_seed + data.phantoms))
+    seeds = range(data.phantom_seed, data.phantom_seed + data.phantoms)
+    sources = phantom_sources(seeds, "classes" if segments(config) else "structures")
     progress = until_stopped(tell, stop)
     while True:
         try:
@@ -178,6 +179,11 @@ def make_phantom_store(
         # Another run makes or looks over the same ones; what it leaves undone is done here.
         progress("waiting for another run's phantoms", 0, data.phantoms)
         time.sleep(_LOCKED_S)
+
+
+def segments(config: RunConfig) -> bool:
+    """Whether a run trains a segmentation head."""
+    return getattr(config.objective, "segmentation_weight", 0) > 0
 
 
 def store_settings(spec: InputSpec) -> StoreSettings:
@@ -216,7 +222,10 @@ def open_data(
         "pin_memory": torch.cuda.is_available(),
         "max_tokens": min(part.max_tokens for part in (model.text, model.text_decoder) if part),
         "quarantine": run_folder / QUARANTINE_NAME,
+        "structures": segments(config),
     }
+    if segments(config):
+        check_classes(store, model)
     loader = Loader(store, batch_size=pieces // ranks.world_size, indices=split.trained, **common)
     held_out = None
     if held:
@@ -238,6 +247,34 @@ def open_data(
         model.vision.cells,
         config.data.shuffle_reports,
     )
+
+
+def check_classes(store: Store, model: ModelConfig) -> None:
+    """Refuse a store whose label maps are not of the classes of the model's segmentation head.
+
+    Raises
+    ------
+    SimCroPError
+        ``other-classes``, naming the first such study.
+    """
+    labels = model.segmentation.labels if model.segmentation is not None else ()
+    for index, name in enumerate(store.ids):
+        try:
+            names = store.record(index).structure_names
+        except SimCroPError:
+            continue  # a damaged study is set aside when its turn comes
+        if names != labels:
+            raise SimCroPError(
+                f"The label map of {name} is of {_named(names)}, and the model's segmentation "
+                f"head knows {_named(labels)}",
+                code="other-classes",
+                remedy="Prepare phantoms with --classes, or train without segmentation.",
+                path=store.folder,
+            )
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3) or "nothing"
 
 
 def _split(store: Store, held: int) -> Split:

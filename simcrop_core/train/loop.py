@@ -282,7 +282,7 @@ class Training:
             step=self.step,
             config=self.config.model_dump(mode="json"),
             model_config=trained_config(
-                model.config, self.config.name, self.config.objective.kind, self.step
+                model.config, self.config.name, self.config.objective, self.step
             ),
             model=whole_state(model, keep=keep),
             objective=whole_state(self.module.objective, keep=keep),

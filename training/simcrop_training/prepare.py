@@ -68,6 +68,11 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     input_.add_argument(
         "--no-structures", action="store_true", help="leave out label maps of structures"
     )
+    input_.add_argument(
+        "--classes",
+        action="store_true",
+        help="phantoms: label maps of the classes of a segmentation head, not of all structures",
+    )
     text = parser.add_argument_group("texts")
     text.add_argument(
         "--text-encoder",
@@ -134,7 +139,15 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             code="option",
             remedy="Leave --placement out.",
         )
-    dataset = open_dataset(arguments.source, cases=arguments.list, split=arguments.split)
+    if arguments.classes and arguments.no_structures:
+        raise SimCroPError(
+            "Label maps are asked for and left out",
+            code="option",
+            remedy="Leave out --classes or --no-structures.",
+        )
+    dataset = open_dataset(
+        arguments.source, cases=arguments.list, split=arguments.split, classes=arguments.classes
+    )
     with progress_bar(arguments) as progress:
         if arguments.preflight:
             found = preflight(dataset, progress)

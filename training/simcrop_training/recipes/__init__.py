@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.config import RunConfig
-from simcrop_training.recipes import ablations, grounded, paper, peers, phantoms
+from simcrop_training.recipes import ablations, grounded, paper, peers, phantoms, starter
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smoke": phantoms.smoke,
     "phantom-tiny": phantoms.phantom_tiny,
     "phantom-small": phantoms.phantom_small,
+    "starter": starter.starter,
+    "starter-tiny": starter.starter_tiny,
     "simcrop-paper": paper.simcrop_paper,
     "simcrop-released": paper.simcrop_released,
     "simcrop-large": paper.simcrop_large,

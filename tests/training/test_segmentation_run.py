@@ -1,0 +1,76 @@
+"""Runs that train a segmentation head together with grounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simcrop_training.cli import main
+from simcrop_training.recipes import recipe
+
+from simcrop_core.errors import SimCroPError
+from simcrop_core.model import load_model
+from simcrop_core.objectives.base import Ranks
+from simcrop_core.phantoms.study import make_phantom
+from simcrop_core.phantoms.truth_classes import CLASSES
+from simcrop_core.segment import segment
+from simcrop_core.store import open_store
+from simcrop_core.train.build import build_model
+from simcrop_core.train.data import open_data
+from simcrop_core.train.settings import with_settings
+
+TINY = "--shape 48,40,32 --spacing 8,8,10 --patch 8,8,4 --workers 1".split()
+
+
+@pytest.fixture(scope="module")
+def classed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three phantoms with label maps of classes, made by the command."""
+    folder = tmp_path_factory.mktemp("classes") / "store"
+    assert main(["prepare", "phantoms:20-23", "--classes", "--store", str(folder), *TINY]) == 0
+    return folder
+
+
+def test_the_starter_learns_from_one_command(classed: Path, tmp_path: Path) -> None:
+    store = open_store(classed)
+    assert store.record(0).structure_names == CLASSES
+    run = tmp_path / "run"
+    settings = [
+        f"data.store={classed}", "data.held_out=1", "run.batch_size=2", "run.steps=3",
+        "run.validate_every=3", "run.checkpoint_every=3", "run.previews=0", "optim.warmup=1",
+    ]  # fmt: skip
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["run", "starter-tiny", "--out", str(run), *words]) == 0
+    model = load_model(run / "checkpoints" / "step-00000003")
+    head = model.config.segmentation
+    assert head is not None
+    assert (head.kind, head.labels) == ("pyramid", CLASSES)
+    assert head.trained == "grounded pre-training, run starter-tiny, step 3"
+    phantom = make_phantom(900_001).volume
+    found = segment(model, phantom)
+    assert found.labels_XYZ.shape == phantom.hu_XYZ.shape
+    assert set(np.unique(found.labels_XYZ)) <= set(range(len(CLASSES) + 1))
+
+
+def test_label_maps_of_anything_else_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    assert main(["prepare", "phantoms:20-22", "--store", str(folder), *TINY]) == 0
+    config = with_settings(
+        recipe("starter-tiny"), [f"data.store={folder}", "data.held_out=1", "run.batch_size=1"]
+    )
+    model = build_model(config.model, 0)
+    with pytest.raises(SimCroPError) as refusal:
+        open_data(config, model.config, folder, tmp_path, Ranks())
+    assert refusal.value.code == "other-classes"
+    assert "of skin, subcutaneous fat, muscle and 50 more" in refusal.value.problem
+    assert "left lung, right lung, trachea and bronchi and 11 more" in refusal.value.problem
+
+
+def test_options_that_contradict_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "s")]
+    assert main(["prepare", "phantoms:0-2", "--classes", "--no-structures", *store]) == 2
+    assert "asked for and left out" in capsys.readouterr().err
+    assert main(["prepare", "studies.csv", "--classes", *store]) == 2
+    assert "Only phantoms have label maps of classes" in capsys.readouterr().err

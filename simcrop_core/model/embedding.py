@@ -191,6 +191,6 @@ def pool_cells(patches_SN: Tensor, cells_SNC: Tensor, sharpness: float) -> Tenso
     out lifts its patch, by at most its excess less ``log(C) / b``: a small lesion counts although
     it fills little of the patch.
     """
-    both_SNC = (patches_SN[..., None] + cells_SNC) / 2
-    pooled = torch.logsumexp(sharpness * both_SNC, dim=-1) - math.log(cells_SNC.shape[-1])
-    return pooled / sharpness
+    # The patch's own part is the same in all terms and goes before the sum.
+    pooled_SN = torch.logsumexp(sharpness / 2 * cells_SNC, dim=-1) - math.log(cells_SNC.shape[-1])
+    return patches_SN / 2 + pooled_SN / sharpness

@@ -1,0 +1,122 @@
+"""Encoded scans kept on disk, so that what was encoded once is not encoded again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from simcrop_core.encoded import Encoded, VolumeCard
+from simcrop_core.errors import SimCroPError
+from simcrop_core.volume import CTVolume
+
+_SUFFIX = ".encoded.npz"
+#: Room for some 400 scans of the paper's model, or 80 of one with a finer level.
+LIMIT_BYTES = 4 * 2**30
+
+
+class EncodedCache:
+    """Encoded scans in a folder, found again by what they were made of.
+
+    Names are digests; nothing in the folder names a patient or a file. What was used longest ago
+    goes when there is no room. Processes may share a folder.
+
+    Parameters
+    ----------
+    folder
+        Made when something is first kept.
+    limit_bytes
+        How much is kept at most.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
+
+    def find(
+        self, volume: CTVolume, model_id: str, placement: str, precision: str
+    ) -> Encoded | None:
+        """What was kept of a scan and a model, or None; a damaged one is removed.
+
+        Parameters
+        ----------
+        volume
+            The scan. Read from other files with other notes, it is encoded anew.
+        model_id, placement, precision
+            As in :class:`~simcrop_core.encoded.Encoded`.
+        """
+        path = self._path(volume, model_id, placement, precision)
+        try:
+            found = Encoded.load(path)
+        except SimCroPError as e:
+            if e.code != "not-found":
+                _remove(path)
+            return None
+        asked = (volume.sha256, model_id, placement, precision)
+        if asked != (found.volume.sha256, found.model_id, found.placement, found.precision):
+            _remove(path)  # somebody gave it another name
+            return None
+        with suppress(OSError):  # a folder that cannot be written is still good to read from
+            os.utime(path)
+        return found
+
+    def keep(self, volume: CTVolume, encoded: Encoded) -> None:
+        """Keep an encoded scan, and let go of what there is no room for.
+
+        Raises
+        ------
+        SimCroPError
+            ``cannot-write``: the folder cannot be written to, or the disk is full.
+        """
+        path = self._path(volume, encoded.model_id, encoded.placement, encoded.precision)
+        encoded.save(path)
+        self._make_room(path)
+
+    def size_bytes(self) -> int:
+        """How much is kept."""
+        return sum(size for _, size, _ in self._kept())
+
+    def clear(self) -> None:
+        """Remove all that was kept; other files in the folder stay."""
+        for _, _, path in self._kept():
+            _remove(path)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _path(self, volume: CTVolume, model_id: str, placement: str, precision: str) -> Path:
+        card = VolumeCard.of(volume).to_dict()
+        made_of = json.dumps([card, model_id, placement, precision], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:40]}{_SUFFIX}"
+
+    def _kept(self) -> list[tuple[float, int, Path]]:
+        """When each was last used, its bytes and its path."""
+        found = []
+        try:
+            entries = list(self.folder.glob(f"*{_SUFFIX}"))
+        except OSError:
+            return []
+        for path in entries:
+            try:
+                facts = path.stat()
+            except OSError:
+                continue  # another process removed it
+            if not path.name.startswith("."):
+                found.append((facts.st_mtime, facts.st_size, path))
+        return found
+
+    def _make_room(self, newest: Path) -> None:
+        kept = sorted(self._kept())
+        spare = self.limit_bytes - sum(size for _, size, _ in kept)
+        for _, size, path in kept:
+            if spare >= 0:
+                return
+            if path != newest:
+                _remove(path)
+                spare += size
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # in use, or not ours to remove: it is tried again another time
+        path.unlink(missing_ok=True)

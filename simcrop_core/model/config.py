@@ -39,7 +39,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "vision": {
         "stem": "linear",
         "stem_width": 24,
-        "stem_blocks": 2,
+        "stem_blocks": [1, 2, 2],
         "cells": None,
         "cell_width": 64,
     },

@@ -72,8 +72,10 @@ class VisionConfig(Frozen):
         description="Channels of the convolutional stem's first layer or of the pyramid's finest "
         "level; doubled at each further.",
     )
-    stem_blocks: int = Field(
-        default=2, ge=1, le=16, description="Residual blocks at each level of the pyramid."
+    stem_blocks: tuple[int, int, int] = Field(
+        default=(1, 2, 2),
+        description="Residual blocks of the pyramid at quarter patches (which cost most), half "
+        "patches and patches.",
     )
     cells: tuple[int, int, int] | None = Field(
         default=None,
@@ -88,6 +90,8 @@ class VisionConfig(Frozen):
     def _consistent(self) -> VisionConfig:
         heads_divide(self.width, self.heads, "vision encoder")
         _formula_fits(self.position, self.width, "vision encoder")
+        if not all(1 <= blocks <= 16 for blocks in self.stem_blocks):
+            raise ValueError(f"A pyramid has 1 to 16 blocks at each level, not {self.stem_blocks}.")
         if self.stem == "pyramid" and self.cells != (2, 2, 2):
             raise ValueError(f"A pyramid's finer level has the cells (2, 2, 2), not {self.cells}.")
         if self.cells is not None:

@@ -75,22 +75,22 @@ class ConvPyramid(nn.Module):
     stem_width
         Channels of the fine cells; doubled at each coarser level.
     blocks
-        Residual blocks at each level.
+        Residual blocks at the three levels, fine ones first.
     width
         Length of a token.
     """
 
-    def __init__(self, patch_shape: Shape3, stem_width: int, blocks: int, width: int) -> None:
+    def __init__(self, patch_shape: Shape3, stem_width: int, blocks: Shape3, width: int) -> None:
         super().__init__()
         self.patch_shape = patch_shape
         self.fine_shape = _divided(patch_shape, FINE)
         fine, half, coarse = stem_width, 2 * stem_width, 4 * stem_width
         self.embed = nn.Linear(seen_voxels(self.fine_shape), fine)
-        self.fine_blocks = nn.Sequential(*[ResidualBlock(fine) for _ in range(blocks)])
+        self.fine_blocks = nn.Sequential(*[ResidualBlock(fine) for _ in range(blocks[0])])
         self.to_half = nn.Linear(8 * fine, half)
-        self.half_blocks = nn.Sequential(*[ResidualBlock(half) for _ in range(blocks)])
+        self.half_blocks = nn.Sequential(*[ResidualBlock(half) for _ in range(blocks[1])])
         self.to_coarse = nn.Linear(8 * half, coarse)
-        self.coarse_blocks = nn.Sequential(*[ResidualBlock(coarse) for _ in range(blocks)])
+        self.coarse_blocks = nn.Sequential(*[ResidualBlock(coarse) for _ in range(blocks[2])])
         self.norm = nn.LayerNorm(coarse, eps=LAYER_NORM_EPS)
         self.out = nn.Linear(coarse, width)
 

@@ -26,8 +26,8 @@ from simcrop_core.study_batch import StudyBatch
 ALONE = Ranks()
 LABELS = ("bright", "dark")
 VISION = VisionConfig(
-    depth=1, width=24, heads=2, stem="pyramid", stem_width=8, stem_blocks=1, cells=(2, 2, 2),
-    cell_width=16,
+    depth=1, width=24, heads=2, stem="pyramid", stem_width=8, stem_blocks=(1, 1, 1),
+    cells=(2, 2, 2), cell_width=16,
 )  # fmt: skip
 
 
@@ -172,6 +172,7 @@ def test_it_comes_back_from_the_disk_as_it_was(tmp_path: Path) -> None:
     [
         ({"cells": None}, {}, "has the cells"),
         ({"cells": (4, 4, 4)}, {}, "has the cells"),
+        ({"stem_blocks": (0, 1, 1)}, {}, "1 to 16 blocks"),
         ({"stem": "conv"}, {"kind": "pyramid"}, "needs an encoder with the stem pyramid"),
         ({}, {"kind": "pyramid", "cls_token": False}, "uses the encoder as it is"),
     ],

@@ -44,7 +44,7 @@ def starter_tiny() -> RunConfig:
                 "spacing_mm": (8.0, 8.0, 10.0),
                 "patch_shape": (8, 8, 4),
             },
-            vision={"depth": 2, "width": 96, "heads": 4, "stem_width": 8, "stem_blocks": 1},
+            vision={"depth": 2, "width": 96, "heads": 4, "stem_width": 8, "stem_blocks": (1, 1, 1)},
             projection_width=64,
         ),
         objective=_OBJECTIVE,

@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint bench fuzz crash clean
+.PHONY: help setup demo test lint bench bench-viewer fuzz crash clean
 
 help:
 	@echo "make demo   align the built-in sample study and draw its figure"
 	@echo "make test   run linters and tests"
 	@echo "make lint   run the linters alone"
 	@echo "make bench  measure reading, preparing and encoding"
+	@echo "make bench-viewer  measure the window"
 	@echo "make fuzz   feed thousands of damaged files to the readers"
 	@echo "make crash  kill training runs at random moments"
 
@@ -54,6 +55,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/ingest.py --json benchmarks/results/ingest.json
 	$(BIN)/python benchmarks/encode.py --precisions fp32 bf16 --json benchmarks/results/encode.json
 	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json
+
+bench-viewer: $(READY)
+	LIBGL_ALWAYS_SOFTWARE=1 $(XVFB) $(BIN)/python benchmarks/viewer.py \
+		--json benchmarks/results/viewer.json
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/campaign.py

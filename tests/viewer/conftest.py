@@ -40,17 +40,17 @@ def display() -> None:
         pytest.skip("there is no display: run under xvfb-run, as `make test` does")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def volume() -> CTVolume:
     return CTVolume(chest(), Grid(chest().shape, AFFINE))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> Report:
     return report_from_parts(Parts([Part(None, REPORT)]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study(volume: CTVolume, report: Report) -> OpenStudy:
     return OpenStudy(volume, display_of(volume), report)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 
 if TYPE_CHECKING:
+    from simcrop_core.device import Progress
     from simcrop_core.model import SimCroP
 
 #: Patches by which a sentence's score is told, as everywhere (the paper's K).
@@ -133,7 +134,8 @@ class EvidenceController:
             from simcrop_core.align import encode
 
             encoded = encode(model, study.volume, device=self.device, progress=tell)
-            return _Evidence(study.number, encoded, self._aligned(model, encoded, study, tell))
+            result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
+            return _Evidence(study.number, encoded, result)
 
         def take(evidence: _Evidence) -> None:
             now = self._session.study
@@ -165,13 +167,7 @@ class EvidenceController:
             )
             return None
         if evidence is None or model is None:
-            self.refused.emit(
-                SimCroPError(
-                    "The scan has not been encoded",
-                    code="not-encoded",
-                    remedy="Choose a model and press Encode.",
-                )
-            )
+            self.refused.emit(_not_encoded())
             return None
 
         def work(tell: Callable[[str, int, int], None]) -> AlignmentResult:
@@ -199,6 +195,49 @@ class EvidenceController:
             self._session.select(same[0] if same else len(statements) - 1)
 
         return self._jobs.start("Ask", work, take, lane=_LANE, failed=self.refused.emit)
+
+    # -- all of it in one -----------------------------------------------------------------------
+
+    @property
+    def top_k(self) -> int:
+        """Patches that an alignment holds for each sentence.
+
+        Raises
+        ------
+        SimCroPError
+            The scan is not encoded.
+        """
+        if self._evidence is None:
+            raise _not_encoded()
+        return _top_k(self._evidence.encoded)
+
+    def alignment(self) -> Callable[[Progress], AlignmentResult]:
+        """How to come by one alignment of the report and all questions, in the statements' order.
+
+        Returns
+        -------
+        callable
+            For a thread: takes a function to tell progress by. It holds on to what is shown now.
+
+        Raises
+        ------
+        SimCroPError
+            The scan is not encoded, or there is no sentence.
+        """
+        evidence, model, study = self._evidence, self._model, self._session.study
+        if evidence is None or model is None or study is None:
+            raise _not_encoded()
+        questions = tuple(s.text for s in self._session.statements if s.is_query)
+        if not self._session.statements:
+            raise SimCroPError(
+                "There is no sentence yet",
+                code="no-sentences",
+                remedy="Open a report, or ask in your own words.",
+            )
+        result = evidence.report
+        if result is not None and not questions:
+            return lambda tell: result
+        return lambda tell: self._aligned(model, evidence.encoded, study, tell, questions)
 
     # -- from place to sentences ----------------------------------------------------------------
 
@@ -228,16 +267,20 @@ class EvidenceController:
     # -- inside ---------------------------------------------------------------------------------
 
     def _aligned(
-        self, model: SimCroP, encoded: Encoded, study: OpenStudy, tell: Any
-    ) -> AlignmentResult | None:
+        self,
+        model: SimCroP,
+        encoded: Encoded,
+        study: OpenStudy,
+        tell: Progress,
+        questions: Sequence[str] = (),
+    ) -> AlignmentResult:
         from simcrop_core.align import align
 
-        if study.report is None or not study.report.sentences:
-            return None
         return align(
             model,
             encoded,
             study.report,
+            queries=questions,
             top_k=_top_k(encoded),
             device=self.device,
             progress=tell,
@@ -270,7 +313,9 @@ class EvidenceController:
             return
 
         def work(tell: Callable[[str, int, int], None]) -> _Evidence:
-            result = self._aligned(model, evidence.encoded, study, tell)
+            result = None
+            if _has_text(study):
+                result = self._aligned(model, evidence.encoded, study, tell)
             return _Evidence(evidence.study, evidence.encoded, result)
 
         def take(found: _Evidence) -> None:
@@ -284,6 +329,18 @@ class EvidenceController:
         if self._evidence is not None:
             self._evidence = None
             self.encoded_changed.emit()
+
+
+def _has_text(study: OpenStudy) -> bool:
+    return study.report is not None and bool(study.report.sentences)
+
+
+def _not_encoded() -> SimCroPError:
+    return SimCroPError(
+        "The scan has not been encoded",
+        code="not-encoded",
+        remedy="Choose a model and press Encode.",
+    )
 
 
 def _top_k(encoded: Encoded) -> int:

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 
 from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
+from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.study import StudyController
 from simcrop_viewer.model.jobs import Jobs
@@ -33,6 +34,7 @@ from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
 from simcrop_viewer.view.encode_panel import EncodePanel
+from simcrop_viewer.view.figure_panel import FigurePanel
 from simcrop_viewer.view.jobs_panel import JobsPanel
 from simcrop_viewer.view.message_bar import MessageBar
 from simcrop_viewer.view.overlay_panel import OverlayPanel
@@ -70,6 +72,15 @@ class MainWindow:
         self.report = ReportPanel(self.session, self.evidence)
         self.overlay = OverlayPanel(self.session)
         self.encode = EncodePanel(self.session, self.evidence)
+        self.figures = FigureController(self.session, self.jobs, self.evidence)
+        self.figure = FigurePanel(self.session, self.figures, self.evidence)
+        #: The tabs, each with its title.
+        self.panels: dict[str, Any] = {
+            "Report": self.report,
+            "Overlay": self.overlay,
+            "Encode": self.encode,
+            "Figure": self.figure,
+        }
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
@@ -77,8 +88,8 @@ class MainWindow:
         self._menu()
         self._keys()
         self.evidence.model_changed.connect(self._show_model)
-        self.studies.refused.connect(self.tell)
-        self.evidence.refused.connect(self.tell)
+        for controller in (self.studies, self.evidence, self.figures):
+            controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
         for scene in scenes:
@@ -172,9 +183,8 @@ class MainWindow:
         rows.setHandleWidth(3)
         self.qt.centralWidget().layout().addWidget(rows)
         self.tabs = QTabWidget()
-        self.tabs.addTab(self.report, "Report")
-        self.tabs.addTab(self.overlay, "Overlay")
-        self.tabs.addTab(self.encode, "Encode")
+        for title, panel in self.panels.items():
+            self.tabs.addTab(panel, title)
         side = QWidget()
         body = QVBoxLayout(side)
         body.setContentsMargins(0, 8, 0, 0)
@@ -190,7 +200,7 @@ class MainWindow:
         own.show_welcome_screen = False
         self.docks["jobs"].setVisible(False)
         self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
-        self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running)))
+        self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(self.jobs.any_told))
         self._title()
 
     def _dock(self, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
@@ -291,7 +301,7 @@ class MainWindow:
             return
         self._closed = True
         self.jobs.close()
-        for panel in (self.report, self.overlay, self.encode, self.jobs_panel):
+        for panel in (*self.panels.values(), self.jobs_panel):
             panel.disconnect_all()
         self.scenes.close()
         for pane in self.panes.values():

@@ -28,6 +28,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.scenes import SceneController
+from simcrop_viewer.controller.structures import StructuresController
 from simcrop_viewer.controller.study import StudyController
 from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.session import Session
@@ -41,6 +42,7 @@ from simcrop_viewer.view.overlay_panel import OverlayPanel
 from simcrop_viewer.view.pane import Pane
 from simcrop_viewer.view.posting import Poster
 from simcrop_viewer.view.report_panel import ReportPanel
+from simcrop_viewer.view.structures_panel import StructuresPanel
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
@@ -74,11 +76,14 @@ class MainWindow:
         self.encode = EncodePanel(self.session, self.evidence)
         self.figures = FigureController(self.session, self.jobs, self.evidence)
         self.figure = FigurePanel(self.session, self.figures, self.evidence)
+        self.structures = StructuresController(self.session, self.jobs, self.evidence, scenes)
+        self.structures_panel = StructuresPanel(self.session, self.structures, self.evidence)
         #: The tabs, each with its title.
         self.panels: dict[str, Any] = {
             "Report": self.report,
             "Overlay": self.overlay,
             "Encode": self.encode,
+            "Structures": self.structures_panel,
             "Figure": self.figure,
         }
         self.jobs_panel = JobsPanel(self.jobs)
@@ -88,7 +93,7 @@ class MainWindow:
         self._menu()
         self._keys()
         self.evidence.model_changed.connect(self._show_model)
-        for controller in (self.studies, self.evidence, self.figures):
+        for controller in (self.studies, self.evidence, self.figures, self.structures):
             controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
@@ -303,6 +308,7 @@ class MainWindow:
         self.jobs.close()
         for panel in (*self.panels.values(), self.jobs_panel):
             panel.disconnect_all()
+        self.structures.close()
         self.scenes.close()
         for pane in self.panes.values():
             pane.let_go(canvas=pane.scene.viewer is not self.viewer)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_structures import Model, Threshold, two_balls
 from made_view import Desk
 
 from simcrop_viewer.controller.figures import FigureController
+from simcrop_viewer.controller.structures import StructuresController
 
 pytestmark = pytest.mark.usefixtures("display")
 
@@ -22,6 +24,9 @@ def until(desk: Desk, qapp, condition: Callable[[], bool], seconds: float = 60) 
         qapp.processEvents()
         desk.mailbox.read()
         time.sleep(0.01)
+
+
+# -- figures --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -89,3 +94,101 @@ def test_the_last_plane_stays(figure_panel) -> None:
     assert not some.boxes["coronal"].isEnabled()
     some.boxes["sagittal"].setChecked(True)
     assert some.boxes["coronal"].isEnabled()
+
+
+# -- structures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def structures_panel(desk: Desk, qtbot):
+    from simcrop_viewer.view.structures_panel import StructuresPanel
+
+    structures = StructuresController(desk.session, desk.jobs, desk.evidence)
+    structures.refused.connect(desk.refused.append)
+    panel = StructuresPanel(desk.session, structures, desk.evidence)
+    panel.structures = structures
+    panel.resize(420, 900)
+    qtbot.addWidget(panel)
+    panel.show()
+    yield panel
+    panel.disconnect_all()
+    structures.close()
+
+
+def test_structures_are_found_listed_ticked_gone_to_and_saved(
+    desk: Desk, structures_panel, qapp, qtbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QFileDialog
+
+    panel, table, state = (
+        structures_panel,
+        structures_panel.table,
+        structures_panel.structures.state,
+    )
+    assert panel.state.text() == "Open a scan to begin."
+    study, centers = two_balls("LPS")
+    desk.session.show(study)
+    assert panel.state.text() == "Choose a model in the Encode tab."
+    desk.evidence.set_model(Model(None))
+    assert "has no segmentation head" in panel.state.text()
+    assert not panel.segment.isEnabled()
+    desk.evidence.set_model(Model(Threshold()))
+    qtbot.mouseClick(panel.segment, Qt.LeftButton)
+    assert panel.segment.text() == "Cancel"
+    assert panel.progress.isVisible()
+    until(desk, qapp, lambda: table.rowCount() == 3 and not desk.jobs.running)
+    assert [table.item(row, 1).text() for row in range(3)] == list(Threshold.labels)
+    volumes = [f"{row.volume_ml:.1f}" for row in state.rows[:2]]
+    assert [table.item(row, 2).text() for row in range(3)] == [*volumes, "none"]
+    assert panel.segment.text() == "Segment again"
+
+    place = table.visualItemRect(table.item(1, 1)).center()
+    qtbot.mouseClick(table.viewport(), Qt.LeftButton, pos=place)
+    assert abs(desk.session.position_mm - centers[1]).max() < 2.5
+    table.item(0, 0).setCheckState(Qt.Unchecked)
+    assert [row.is_shown for row in state.rows] == [False, True, True]
+    qtbot.mouseClick(panel.show_none, Qt.LeftButton)
+    assert table.item(1, 0).checkState() == Qt.Unchecked
+    out = str(tmp_path / "labels")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (out, ""))
+    qtbot.mouseClick(panel.save, Qt.LeftButton)
+    until(desk, qapp, lambda: panel.state.text().startswith("Saved as"))
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.nii.gz", "labels.json"}
+    assert desk.refused == []
+
+
+def test_segmenting_is_cancelled_by_the_same_button(
+    desk: Desk, structures_panel, qapp, qtbot
+) -> None:
+    from qtpy.QtCore import Qt
+
+    panel = structures_panel
+    desk.session.show(two_balls("LPS")[0])
+    desk.evidence.set_model(Model(Threshold()))
+    qtbot.mouseClick(panel.segment, Qt.LeftButton)
+    qtbot.mouseClick(panel.segment, Qt.LeftButton)
+    assert panel.segment.text() == "Cancelling ..."
+    until(desk, qapp, lambda: not desk.jobs.running)
+    assert panel.segment.text() == "Segment"
+    assert panel.table.rowCount() == 0
+    assert not panel.progress.isVisible()
+
+
+def test_a_colour_is_chosen_by_a_double_click(
+    desk: Desk, structures_panel, qapp, qtbot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtGui import QColor
+    from qtpy.QtWidgets import QColorDialog
+
+    panel = structures_panel
+    desk.session.show(two_balls("LPS")[0])
+    desk.evidence.set_model(Model(Threshold()))
+    panel.press()
+    until(desk, qapp, lambda: not desk.jobs.running)
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor("#123456"))
+    panel.table.cellDoubleClicked.emit(1, 0)
+    assert [row.color == "#123456" for row in panel.structures.state.rows] == [False, True, False]
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor())  # no colour was chosen
+    panel.table.cellDoubleClicked.emit(0, 0)
+    assert panel.structures.state.rows[0].color != "#000000"

@@ -76,26 +76,27 @@ class EvidenceController:
     def load(self, folder: str | Path, then: Callable[[], None] = lambda: None) -> Job:
         """Load a model; the one in use stays until the new one is whole."""
 
-        def read(tell: Callable[[str, int, int], None]) -> SimCroP:
-            tell("importing torch", 0, 2)
-            from simcrop_core.model import load_model
-
-            tell("reading the weights", 1, 2)
-            model = load_model(folder)
-            _ = model.text  # found and loaded, or refused, before anybody waits for an encoding
-            tell("reading", 2, 2)
-            return model
-
         def use(model: SimCroP) -> None:
-            self._folder, self._loading = str(folder), None
-            self.set_model(model)
+            self._loading = None
+            self.adopt(model, folder)
             then()
 
         if self._loading is not None:
             self._loading.cancel()
-        job = self._jobs.start("Load the model", read, use, lane=_LANE, failed=self.refused.emit)
+        job = self._jobs.start(
+            "Load the model",
+            lambda tell: read_model(folder, tell),
+            use,
+            lane=_LANE,
+            failed=self.refused.emit,
+        )
         self._loading = job
         return job
+
+    def adopt(self, model: SimCroP, folder: str | Path) -> None:
+        """Use a model that was read from a folder."""
+        self._folder = str(folder)
+        self.set_model(model)
 
     def set_model(self, model: SimCroP | None) -> None:
         """Use a model; evidence by another one goes."""
@@ -170,13 +171,30 @@ class EvidenceController:
             self.refused.emit(_not_encoded())
             return None
 
+        return self._compare((text,), lambda found: self._session.select(*found))
+
+    def recall(self, texts: Sequence[str], then: Callable[[], None]) -> Job | None:
+        """Compare words that were asked before with the encoded scan, without selecting them.
+
+        None where the scan is not encoded.
+        """
+        if self._evidence is None or self._model is None:
+            return None
+        return self._compare(texts, lambda found: then())
+
+    def _compare(self, texts: Sequence[str], then: Callable[[list[int]], None]) -> Job:
+        """Add words to the statements, each once; ``then`` learns where they stand."""
+        evidence, model = self._evidence, self._model
+        assert evidence is not None
+        assert model is not None
+
         def work(tell: Callable[[str, int, int], None]) -> AlignmentResult:
             from simcrop_core.align import align
 
             return align(
                 model,
                 evidence.encoded,
-                queries=[text],
+                queries=texts,
                 top_k=_top_k(evidence.encoded),
                 device=self.device,
                 progress=tell,
@@ -186,13 +204,16 @@ class EvidenceController:
             now = self._evidence
             if now is None or now.encoded is not evidence.encoded:
                 return
-            said = Statement(result.sentences[0].text, result.sentences[0].section, result, 0)
-            statements = self._session.statements
-            same = [i for i, s in enumerate(statements) if s.is_query and s.text == said.text]
-            if not same:
-                statements = (*statements, said)
-                self._session.set_statements(statements)
-            self._session.select(same[0] if same else len(statements) - 1)
+            statements, places = list(self._session.statements), []
+            for row, sentence in enumerate(result.sentences):
+                asked = [s.text if s.is_query else None for s in statements]
+                if sentence.text not in asked:
+                    statements.append(Statement(sentence.text, sentence.section, result, row))
+                    asked.append(sentence.text)
+                places.append(asked.index(sentence.text))
+            if len(statements) > len(self._session.statements):
+                self._session.set_statements(tuple(statements))
+            then(places)
 
         return self._jobs.start("Ask", work, take, lane=_LANE, failed=self.refused.emit)
 
@@ -329,6 +350,18 @@ class EvidenceController:
         if self._evidence is not None:
             self._evidence = None
             self.encoded_changed.emit()
+
+
+def read_model(folder: str | Path, tell: Callable[[str, int, int], None]) -> SimCroP:
+    """A model with its text encoder, whole, or a refusal before anybody waits for an encoding."""
+    tell("importing torch", 0, 2)
+    from simcrop_core.model import load_model
+
+    tell("reading the weights", 1, 2)
+    model = load_model(folder)
+    _ = model.text
+    tell("reading", 2, 2)
+    return model
 
 
 def _has_text(study: OpenStudy) -> bool:

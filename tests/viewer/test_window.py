@@ -170,7 +170,7 @@ def test_keys_go_through_the_report_and_the_windows(aligned, qtbot) -> None:
 
 KEYS = (
     "J", "K", "U", "H", "F1", "F2", "F3", "F4", "Ctrl+O", "Ctrl+Shift+O", "Ctrl+R", "Ctrl+Shift+V",
-    "Ctrl+E", "Ctrl+W",
+    "Ctrl+E", "Ctrl+S", "Ctrl+W",
 )  # fmt: skip
 
 
@@ -460,6 +460,44 @@ def test_scans_and_reports_are_dropped_anywhere(shared, qtbot, files) -> None:
     drop(window.qt, files[0], files[0].parent)
     assert "one study is shown at a time" in window.messages.words.text()
     window.studies.close()
+
+
+def test_a_session_is_saved_dropped_and_among_what_was_open_lately(
+    encoded, qtbot, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    window, path = encoded, tmp_path / "mine.simcrop"
+    window.open(*files)  # those of this test, which are still there
+    settled(qtbot, lambda: window.session.study.volume.source == files[0])
+    settled(qtbot, lambda: window.evidence.is_encoded and not window.jobs.running)
+    window.session.select(1)
+    window.session.set_window(Window(700, -111))
+    offered = []
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *a: offered.append(a[2]) or (str(path), "")
+    )
+    press(qtbot, window, "Ctrl+S")
+    assert path.exists()
+    assert offered == [f"{window.session.study.name}.simcrop"]
+    window.studies.close()
+    window.session.set_window(PRESETS["lung"])
+    drop(window.panes["axial"].canvas, path)
+    settled(qtbot, lambda: window.evidence.is_encoded and not window.jobs.running)
+    assert window.session.window == Window(700, -111)
+    assert window.session.selection == (1,)
+    files[0].unlink()
+    window.menu.fill_recent()
+    first, second = window.menu.recent.actions()[:2]
+    assert first.text().startswith("mine.simcrop")
+    assert second.text().startswith("JOHN_DOE.nii.gz")
+    first.trigger()
+    settled(qtbot, lambda: window.messages.isVisible())
+    assert window.messages.words.text() == (
+        "The scan of this session is not where it was. "
+        "Put it back, or open the study from where it is now."
+    )
+    assert window.session.selection == (1,)
 
 
 # -- closing --------------------------------------------------------------------------------------

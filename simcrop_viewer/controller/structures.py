@@ -123,7 +123,7 @@ class StructuresController:
             )
             return None
         source = study.volume.source
-        if source is not None and path.exists() and path.samefile(source):
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
             self.refused.emit(
                 SimCroPError(
                     "The labels would take the place of the scan",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import whole_file
+from simcrop_viewer.model.session_file import is_text
 
 _MOST = 8
 _MOST_BYTES = 1 << 18
@@ -57,6 +58,8 @@ class RecentStudies:
         """Put something first, whether or not it was in the list."""
         full = str(Path(path).absolute())
         said = None if report is None else str(Path(report).absolute())
+        if not is_text(full + (said or "")):
+            return  # it could not be written down
         others = [study for study in self.studies if study.path != full]
         self.studies = (RecentStudy(path=full, report=said), *others[: _MOST - 1])
         self._write()

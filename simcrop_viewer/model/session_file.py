@@ -56,7 +56,7 @@ class SavedFile(_Part):
         if self.beside is not None:
             places.append(session.parent / self.beside)
         for place in places:
-            if place.exists():
+            if os.path.exists(place):  # also says no to what can be no path at all
                 return place
         raise SimCroPError(
             f"The {what} of this session is not where it was",
@@ -119,6 +119,8 @@ class SavedSession(_Part):
             ``not-a-session``, ``newer-session`` or ``unreadable``.
         """
         try:
+            if path.exists() and not path.is_file():  # a pipe would never answer
+                raise OSError
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("larger than a session is")
             data: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -182,6 +184,13 @@ def saved_session(
 
     def file(place: Path | str, digest: str) -> SavedFile:
         full = os.path.abspath(place)
+        if not is_text(full):
+            raise SimCroPError(
+                "A file of this study has a name that is no text, which a session cannot hold",
+                path=full,
+                code="bad-path",
+                remedy="Rename the file or its folder, and open it again.",
+            )
         try:
             beside = Path(os.path.relpath(full, path.absolute().parent)).as_posix()
         except ValueError:  # another drive
@@ -205,6 +214,15 @@ def saved_session(
 def report_digest(report: Report) -> str:
     """Digest of a report's text."""
     return hashlib.sha256(report.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_text(path: str) -> bool:
+    """Whether a path can be written down: on some systems a name may hold any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_a_session(path: Path, why: str) -> SimCroPError:

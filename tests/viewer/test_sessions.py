@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -209,6 +211,8 @@ def damage(path: Path, how: str, tmp_path: Path, model_folder: Path) -> str:
         "no number": {"position_mm": [0, 0, float("nan")]},
         "no place": {"scan": {**said["scan"], "path": ""}},
     }
+    if how == "endless path":
+        changes[how] = {"scan": {**said["scan"], "path": "/" + "x" * 9000, "beside": "\0"}}
     if how in changes:
         path.write_text(json.dumps(said | changes[how]), encoding="utf-8")
     elif how == "nested":
@@ -222,7 +226,8 @@ def damage(path: Path, how: str, tmp_path: Path, model_folder: Path) -> str:
     elif how == "gone":
         path.unlink()
     return {
-        "no model": "session-file-missing", "another model": "session-file-changed",
+        "no model": "session-file-missing", "endless path": "session-file-missing",
+        "another model": "session-file-changed",
         "newer": "newer-session", "gone": "unreadable",
     }.get(how, "not-a-session")  # fmt: skip
 
@@ -231,7 +236,7 @@ HARM = (
     "no scan", "no report", "another scan", "flipped scan", "broken scan", "another report",
     "no model", "another model", "unknown key", "unknown setting", "a colour that is none", "newer",
     "another format", "no such sentence", "negative sentence", "no number", "no place", "nested",
-    "bytes", "cut", "large", "gone",
+    "bytes", "cut", "large", "gone", "endless path",
 )  # fmt: skip
 
 
@@ -272,6 +277,26 @@ def test_what_has_no_place_cannot_be_saved(office: Office, tmp_path: Path, desk:
     assert not office.sessions.save(tmp_path / "mine.simcrop")
     assert [e.code for e in office.desk.refused] == ["cannot-write", "no-file", "no-scan"]
     assert not (tmp_path / "mine.simcrop").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused_and_not_remembered(desk: Desk, tmp_path: Path) -> None:
+    scan = save_nifti(tmp_path / "scan.nii.gz").rename(tmp_path / os.fsdecode(b"\xffscan.nii.gz"))
+    office, recent = Office(desk), RecentStudies(tmp_path / "recent.json")
+    desk.studies.opened.connect(recent.add)
+    desk.studies.open(scan)
+    desk.wait()
+    assert not office.sessions.save(tmp_path / "mine.simcrop")
+    assert [e.code for e in desk.refused] == ["bad-path"]
+    assert recent.studies == ()
+    assert office.session.study is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes in folders")
+def test_a_pipe_is_not_waited_for(desk: Desk, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.simcrop")
+    Office(desk).open(tmp_path / "mine.simcrop")
+    assert [e.code for e in desk.refused] == ["unreadable"]
 
 
 def test_a_session_is_written_whole_and_read_as_written(office: Office, tmp_path: Path) -> None:

@@ -192,3 +192,28 @@ def test_a_colour_is_chosen_by_a_double_click(
     monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor())  # no colour was chosen
     panel.table.cellDoubleClicked.emit(0, 0)
     assert panel.structures.state.rows[0].color != "#000000"
+
+
+# -- the report -----------------------------------------------------------------------------------
+
+
+def test_lines_of_the_report_break_between_words_and_only_endless_words_within(
+    desk: Desk, qtbot
+) -> None:
+    from qtpy.QtGui import QFontMetrics
+
+    from simcrop_viewer.model.session import Statement
+    from simcrop_viewer.view.report_panel import _WRAP, ReportPanel, _text
+
+    panel = ReportPanel(desk.session, desk.evidence)
+    qtbot.addWidget(panel)
+    texts = ("The transverse diameter of the heart is minimally increased.", "a" * 90)
+    desk.session.set_statements(tuple(Statement(text, "findings") for text in texts))
+    model = panel.list.model()
+    plain, endless = (_text(model.index(row, 0)) for row in (1, 2))  # below their heading
+    assert plain == texts[0]
+    metrics, rect = QFontMetrics(panel.font()), panel.rect()
+    rect.setWidth(metrics.horizontalAdvance("a" * 40))
+    assert metrics.boundingRect(rect, _WRAP, endless).width() <= rect.width()
+    assert metrics.boundingRect(rect, _WRAP, texts[1]).width() > rect.width()
+    panel.disconnect_all()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +115,44 @@ def segment(
         volume_id=volume.pseudonym,
         notes=volume.notes,
     )
+
+
+def card_path(labels: Path) -> Path:
+    """Where the names and volumes of labels are written: beside them, as ``.json``.
+
+    Raises
+    ------
+    SimCroPError
+        The labels' name ends neither in ``.nii.gz`` nor in ``.nii``.
+    """
+    for suffix in (".nii.gz", ".nii"):
+        if labels.name.endswith(suffix) and len(labels.name) > len(suffix):
+            return labels.with_name(f"{labels.name[: -len(suffix)]}.json")
+    raise SimCroPError(
+        "Labels are written as NIfTI.",
+        path=labels,
+        code="unknown-suffix",
+        remedy="Let the name end in .nii.gz or .nii.",
+    )
+
+
+def write_segmentation(path: str | Path, result: Segmentation) -> None:
+    """Write labels as NIfTI and, beside them, what they are (`Segmentation.to_dict`) as JSON; an
+    earlier pair is replaced once the new one is whole.
+
+    Raises
+    ------
+    SimCroPError
+        As `card_path`; or nothing can be written there.
+    """
+    from simcrop_core.io import write_labels
+    from simcrop_core.outputs import whole_file
+
+    path = Path(path)
+    text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    with whole_file(card_path(path)) as hidden:
+        hidden.write_text(text + "\n", encoding="utf-8")
+        write_labels(path, result.labels_XYZ, result.grid)
 
 
 def segmentation_head(

@@ -21,13 +21,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("scan", nargs="?", metavar="CT", help="a scan: file or DICOM folder")
     made.add_argument("--report", metavar="R", help="its report")
     made.add_argument("--model", metavar="M", help="folder of a model")
+    made.add_argument(
+        "--session", metavar="S", help="a saved session (.simcrop), in place of all of these"
+    )
     made.add_argument("--version", action="version", version=f"simcrop-viewer {__version__}")
     return made
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Open the window; returns when it is closed."""
-    arguments = parser().parse_args(words)
+    made = parser()
+    arguments = made.parse_args(words)
+    if arguments.session and (arguments.scan or arguments.report or arguments.model):
+        made.error("--session names scan, report and model itself: give it alone")
     if sys.platform == "linux" and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):
@@ -44,10 +50,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
     qt_main_window.SHOW_QT_WARNING = False
 
+    from simcrop_viewer.model.recent import RecentStudies, usual_place
     from simcrop_viewer.view.window import MainWindow
 
-    window = MainWindow()
+    window = MainWindow(RecentStudies(usual_place()))
     window.show()
+    if arguments.session:
+        window.open_session(arguments.session)
     if arguments.model:
         window.use_model(arguments.model)
     if arguments.scan:

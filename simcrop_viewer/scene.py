@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
-from napari.layers import Image, Layer, Vectors
+from napari.layers import Image, Labels, Layer, Vectors
 from napari.utils.colormaps import Colormap
 from numpy.typing import ArrayLike, NDArray
 
@@ -56,6 +56,8 @@ class Scene:
     ----------
     scan
         The scan's layers: one, or a plane in each direction in 3D.
+    structures
+        The layer of what is segmented, if it was ever shown (`simcrop_viewer.scene_structures`).
     moved
         Called with RAS millimetres when a person steps through this pane's planes.
     removed
@@ -68,6 +70,7 @@ class Scene:
         self.name = name
         self.viewer = ViewerModel() if viewer is None else viewer
         self.scan: tuple[Image, ...] = ()
+        self.structures: Labels | None = None
         self.moved: Callable[[NDArray[np.float64]], None] = lambda world_mm: None
         self.removed: Callable[[str], None] = lambda why: None
         self.later: Callable[[Callable[[], None]], None] = lambda do: None
@@ -108,10 +111,10 @@ class Scene:
         else:
             self.scan = (layers.ct_layer(ct, window),)
         self._cross = self._crosshair(size)
-        with self._quiet():
+        with self.quiet():
             for layer in (*self.scan, self._cross):
                 self.viewer.add_layer(layer)
-            self._choose_scan()
+            self.choose_scan()
             self._orient()
         self._letters()
         self.reset_view()
@@ -119,11 +122,11 @@ class Scene:
 
     def clear(self) -> None:
         """Take everything away."""
-        with self._quiet():
+        with self.quiet():
             for layer in self.own_layers():
                 self.viewer.layers.remove(layer)
         self.scan, self._heat, self._boxes = (), [], []
-        self._cross = self._patches = None
+        self.structures = self._cross = self._patches = None
 
     def _plane_layer(self, ct: Placed, window: Window, axis: int) -> Image:
         normal = tuple(1.0 if a == axis else 0.0 for a in range(3))
@@ -167,7 +170,7 @@ class Scene:
         """A pane stays what its title and its letters say, whatever napari's buttons do."""
         if self._following or not self.scan:
             return
-        with self._quiet():
+        with self.quiet():
             self.viewer.canvas.grid.enabled = False
             self._orient()
 
@@ -180,7 +183,7 @@ class Scene:
     def _take_out(self, layer: Layer) -> None:
         if layer not in self.viewer.layers:
             return
-        with self._quiet():
+        with self.quiet():
             self.viewer.layers.remove(layer)
             self._orient()
         self.move_to(layers.to_world(self._position))
@@ -212,7 +215,7 @@ class Scene:
         if not self.scan:
             return
         self._position = layers.to_napari(world_mm)
-        with self._quiet():
+        with self.quiet():
             if self.is_3d:
                 self._place_planes()
             else:
@@ -278,14 +281,14 @@ class Scene:
             self._draw_heat(self._heat[number], one, heat, opacity, smooth)
             self._draw_boxes(self._boxes[number], one, outlines)
         for layer in (*self._heat[len(shown) :], *self._boxes[len(shown) :]):
-            _show(layer, False)
+            show_layer(layer, False)
 
     def _ensure(self, number: int, one: Shown) -> None:
         assert self._patches is not None
         own = (*self._heat[number : number + 1], *self._boxes[number : number + 1])
         if len(own) == 2 and all(layer in self.viewer.layers for layer in own):
             return
-        with self._quiet():  # somebody deleted one of them: both are made anew
+        with self.quiet():  # somebody deleted one of them: both are made anew
             for layer in own:
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
@@ -295,20 +298,20 @@ class Scene:
         heat = layers.heat_layer(place, one.colormap, f"Evidence{label}", flat=not self.is_3d)
         boxes = layers.lines_layer(f"Top patches{label}", one.color, 0.07, opacity=1.0)
         boxes.scale, boxes.translate = place.scale, place.translate
-        with self._quiet():
+        with self.quiet():
             for layer in (heat, boxes):
                 self.viewer.add_layer(layer)
             self._raise_cross()
-            self._choose_scan()
+            self.choose_scan()
         self._heat[number : number + 1] = [heat]
         self._boxes[number : number + 1] = [boxes]
 
     def own_layers(self) -> list[Layer]:
         """Layers of ours that are in the viewer."""
-        own = (*self.scan, *self._heat, *self._boxes, self._cross)
+        own = (*self.scan, self.structures, *self._heat, *self._boxes, self._cross)
         return [layer for layer in own if layer is not None and layer in self.viewer.layers]
 
-    def _choose_scan(self) -> None:
+    def choose_scan(self) -> None:
         """napari's own controls are those of the scan, not of the layer that came last."""
         if self.scan and self.scan[0] in self.viewer.layers:
             self.viewer.layers.selection.active = self.scan[0]
@@ -322,7 +325,7 @@ class Scene:
         self, layer: Image, one: Shown, wanted: bool, opacity: float, smooth: bool
     ) -> None:
         if not wanted or layer not in self.viewer.layers:
-            _show(layer, False)
+            show_layer(layer, False)
             return
         assert self._patches is not None
         # In 3D the chosen patches alone: heat in front would hide all that is behind.
@@ -342,7 +345,7 @@ class Scene:
 
     def _draw_boxes(self, layer: Vectors, one: Shown, wanted: bool) -> None:
         if not wanted or layer not in self.viewer.layers:
-            _show(layer, False)
+            show_layer(layer, False)
             return
         assert self._patches is not None
         mask = layers.placed(one.chosen_IJK, self._patches.grid).data_ZYX
@@ -350,10 +353,10 @@ class Scene:
             solid_outlines(mask) if self.is_3d else plane_outlines(mask, layers.ORDER[self.name][0])
         )
         layers.set_lines(layer, lines, one.color)
-        _show(layer, True)
+        show_layer(layer, True)
 
     def _drop_evidence(self) -> None:
-        with self._quiet():
+        with self.quiet():
             for layer in (*self._heat, *self._boxes):
                 if layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
@@ -361,7 +364,7 @@ class Scene:
 
     # -- the rest -------------------------------------------------------------------------------
 
-    def _quiet(self) -> _Following:
+    def quiet(self) -> _Following:
         """While this lasts, steps are ours and not a person's."""
         return _Following(self)
 
@@ -371,7 +374,8 @@ class Scene:
         self.clear()
 
 
-def _show(layer: Layer, visible: bool) -> None:
+def show_layer(layer: Layer, visible: bool) -> None:
+    """Show a layer or hide it, only where that changes anything."""
     if layer.visible != visible:  # napari sets the scene up anew even where nothing changes
         layer.visible = visible
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,12 +128,11 @@ def _encoded(
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
-    from simcrop_core.io import write_labels
-    from simcrop_core.outputs import refuse_existing, whole_file
-    from simcrop_core.segment import segment
+    from simcrop_core.outputs import refuse_existing
+    from simcrop_core.segment import card_path, segment, write_segmentation
 
     out = Path(arguments.out)
-    card = out.with_name(f"{_label_stem(out)}.json")
+    card = card_path(out)
     if out.exists() and os.path.samefile(out, arguments.ct):
         raise SimCroPError(
             "The labels would take the place of the scan.",
@@ -157,10 +155,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
         progress("writing", 0, 1)
-        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        with whole_file(card) as hidden:
-            hidden.write_text(text + "\n", encoding="utf-8")
-            write_labels(out, result.labels_XYZ, result.grid)
+        write_segmentation(out, result)
     lines = [f"{volume!r}", *note_lines(result.notes)]
     lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
     if result.model["segmentation_trained"] == "untrained":
@@ -168,18 +163,6 @@ def run_segment(arguments: argparse.Namespace) -> int:
     lines.append(f"Written to {out} and {card}")
     answer(arguments, result.to_dict(), lines)
     return 0
-
-
-def _label_stem(out: Path) -> str:
-    for suffix in (".nii.gz", ".nii"):
-        if out.name.endswith(suffix) and len(out.name) > len(suffix):
-            return out.name[: -len(suffix)]
-    raise SimCroPError(
-        "Labels are written as NIfTI.",
-        path=out,
-        code="unknown-suffix",
-        remedy="Let the name end in .nii.gz or .nii.",
-    )
 
 
 def run_batch(arguments: argparse.Namespace) -> int:

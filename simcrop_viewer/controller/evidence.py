@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 
 if TYPE_CHECKING:
+    from simcrop_core.device import Progress
     from simcrop_core.model import SimCroP
 
 #: Patches by which a sentence's score is told, as everywhere (the paper's K).
@@ -75,26 +76,27 @@ class EvidenceController:
     def load(self, folder: str | Path, then: Callable[[], None] = lambda: None) -> Job:
         """Load a model; the one in use stays until the new one is whole."""
 
-        def read(tell: Callable[[str, int, int], None]) -> SimCroP:
-            tell("importing torch", 0, 2)
-            from simcrop_core.model import load_model
-
-            tell("reading the weights", 1, 2)
-            model = load_model(folder)
-            _ = model.text  # found and loaded, or refused, before anybody waits for an encoding
-            tell("reading", 2, 2)
-            return model
-
         def use(model: SimCroP) -> None:
-            self._folder, self._loading = str(folder), None
-            self.set_model(model)
+            self._loading = None
+            self.adopt(model, folder)
             then()
 
         if self._loading is not None:
             self._loading.cancel()
-        job = self._jobs.start("Load the model", read, use, lane=_LANE, failed=self.refused.emit)
+        job = self._jobs.start(
+            "Load the model",
+            lambda tell: read_model(folder, tell),
+            use,
+            lane=_LANE,
+            failed=self.refused.emit,
+        )
         self._loading = job
         return job
+
+    def adopt(self, model: SimCroP, folder: str | Path) -> None:
+        """Use a model that was read from a folder."""
+        self._folder = str(folder)
+        self.set_model(model)
 
     def set_model(self, model: SimCroP | None) -> None:
         """Use a model; evidence by another one goes."""
@@ -133,7 +135,8 @@ class EvidenceController:
             from simcrop_core.align import encode
 
             encoded = encode(model, study.volume, device=self.device, progress=tell)
-            return _Evidence(study.number, encoded, self._aligned(model, encoded, study, tell))
+            result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
+            return _Evidence(study.number, encoded, result)
 
         def take(evidence: _Evidence) -> None:
             now = self._session.study
@@ -165,14 +168,25 @@ class EvidenceController:
             )
             return None
         if evidence is None or model is None:
-            self.refused.emit(
-                SimCroPError(
-                    "The scan has not been encoded",
-                    code="not-encoded",
-                    remedy="Choose a model and press Encode.",
-                )
-            )
+            self.refused.emit(_not_encoded())
             return None
+
+        return self._compare((text,), lambda found: self._session.select(*found))
+
+    def recall(self, texts: Sequence[str], then: Callable[[], None]) -> Job | None:
+        """Compare words that were asked before with the encoded scan, without selecting them.
+
+        None where the scan is not encoded.
+        """
+        if self._evidence is None or self._model is None:
+            return None
+        return self._compare(texts, lambda found: then())
+
+    def _compare(self, texts: Sequence[str], then: Callable[[list[int]], None]) -> Job:
+        """Add words to the statements, each once; ``then`` learns where they stand."""
+        evidence, model = self._evidence, self._model
+        assert evidence is not None
+        assert model is not None
 
         def work(tell: Callable[[str, int, int], None]) -> AlignmentResult:
             from simcrop_core.align import align
@@ -180,7 +194,7 @@ class EvidenceController:
             return align(
                 model,
                 evidence.encoded,
-                queries=[text],
+                queries=texts,
                 top_k=_top_k(evidence.encoded),
                 device=self.device,
                 progress=tell,
@@ -190,15 +204,61 @@ class EvidenceController:
             now = self._evidence
             if now is None or now.encoded is not evidence.encoded:
                 return
-            said = Statement(result.sentences[0].text, result.sentences[0].section, result, 0)
-            statements = self._session.statements
-            same = [i for i, s in enumerate(statements) if s.is_query and s.text == said.text]
-            if not same:
-                statements = (*statements, said)
-                self._session.set_statements(statements)
-            self._session.select(same[0] if same else len(statements) - 1)
+            statements, places = list(self._session.statements), []
+            for row, sentence in enumerate(result.sentences):
+                asked = [s.text if s.is_query else None for s in statements]
+                if sentence.text not in asked:
+                    statements.append(Statement(sentence.text, sentence.section, result, row))
+                    asked.append(sentence.text)
+                places.append(asked.index(sentence.text))
+            if len(statements) > len(self._session.statements):
+                self._session.set_statements(tuple(statements))
+            then(places)
 
         return self._jobs.start("Ask", work, take, lane=_LANE, failed=self.refused.emit)
+
+    # -- all of it in one -----------------------------------------------------------------------
+
+    @property
+    def top_k(self) -> int:
+        """Patches that an alignment holds for each sentence.
+
+        Raises
+        ------
+        SimCroPError
+            The scan is not encoded.
+        """
+        if self._evidence is None:
+            raise _not_encoded()
+        return _top_k(self._evidence.encoded)
+
+    def alignment(self) -> Callable[[Progress], AlignmentResult]:
+        """How to come by one alignment of the report and all questions, in the statements' order.
+
+        Returns
+        -------
+        callable
+            For a thread: takes a function to tell progress by. It holds on to what is shown now.
+
+        Raises
+        ------
+        SimCroPError
+            The scan is not encoded, or there is no sentence.
+        """
+        evidence, model, study = self._evidence, self._model, self._session.study
+        if evidence is None or model is None or study is None:
+            raise _not_encoded()
+        questions = tuple(s.text for s in self._session.statements if s.is_query)
+        if not self._session.statements:
+            raise SimCroPError(
+                "There is no sentence yet",
+                code="no-sentences",
+                remedy="Open a report, or ask in your own words.",
+            )
+        result = evidence.report
+        if result is not None and not questions:
+            return lambda tell: result
+        return lambda tell: self._aligned(model, evidence.encoded, study, tell, questions)
 
     # -- from place to sentences ----------------------------------------------------------------
 
@@ -228,16 +288,20 @@ class EvidenceController:
     # -- inside ---------------------------------------------------------------------------------
 
     def _aligned(
-        self, model: SimCroP, encoded: Encoded, study: OpenStudy, tell: Any
-    ) -> AlignmentResult | None:
+        self,
+        model: SimCroP,
+        encoded: Encoded,
+        study: OpenStudy,
+        tell: Progress,
+        questions: Sequence[str] = (),
+    ) -> AlignmentResult:
         from simcrop_core.align import align
 
-        if study.report is None or not study.report.sentences:
-            return None
         return align(
             model,
             encoded,
             study.report,
+            queries=questions,
             top_k=_top_k(encoded),
             device=self.device,
             progress=tell,
@@ -270,7 +334,9 @@ class EvidenceController:
             return
 
         def work(tell: Callable[[str, int, int], None]) -> _Evidence:
-            result = self._aligned(model, evidence.encoded, study, tell)
+            result = None
+            if _has_text(study):
+                result = self._aligned(model, evidence.encoded, study, tell)
             return _Evidence(evidence.study, evidence.encoded, result)
 
         def take(found: _Evidence) -> None:
@@ -284,6 +350,30 @@ class EvidenceController:
         if self._evidence is not None:
             self._evidence = None
             self.encoded_changed.emit()
+
+
+def read_model(folder: str | Path, tell: Callable[[str, int, int], None]) -> SimCroP:
+    """A model with its text encoder, whole, or a refusal before anybody waits for an encoding."""
+    tell("importing torch", 0, 2)
+    from simcrop_core.model import load_model
+
+    tell("reading the weights", 1, 2)
+    model = load_model(folder)
+    _ = model.text
+    tell("reading", 2, 2)
+    return model
+
+
+def _has_text(study: OpenStudy) -> bool:
+    return study.report is not None and bool(study.report.sentences)
+
+
+def _not_encoded() -> SimCroPError:
+    return SimCroPError(
+        "The scan has not been encoded",
+        code="not-encoded",
+        remedy="Choose a model and press Encode.",
+    )
 
 
 def _top_k(encoded: Encoded) -> int:

@@ -19,6 +19,7 @@ from simcrop_viewer.model.session import OpenStudy, Session
 class StudyController:
     """Reads scans and reports beside the window; what is open changes only once all is read."""
 
+    opened = Signal(str, object)  # the scan's path, and the report's or None
     refused = Signal(SimCroPError)
 
     def __init__(self, session: Session, jobs: Jobs) -> None:
@@ -37,8 +38,7 @@ class StudyController:
 
         An earlier reading that is still under way is given up.
         """
-        if self._reading is not None:
-            self._reading.cancel()
+        self.give_up()
 
         def read(tell: Callable[[str, int, int], None]) -> OpenStudy:
             tell("reading the report", 0, 3)
@@ -53,6 +53,7 @@ class StudyController:
 
         def show(study: OpenStudy) -> None:
             self._session.show(study)
+            self.opened.emit(str(scan), None if report is None else str(report))
             then()
 
         self._reading = self._jobs.start(
@@ -90,9 +91,13 @@ class StudyController:
         except SimCroPError as e:
             self.refused.emit(e)
 
-    def close(self) -> None:
+    def give_up(self) -> None:
+        """Let what is being read go, since something else is to be shown."""
         if self._reading is not None:
             self._reading.cancel()
+
+    def close(self) -> None:
+        self.give_up()
         self._session.show(None)
 
     def _ready_for_report(self) -> OpenStudy | None:

@@ -39,12 +39,15 @@ class Job:
         The present stage, and how far it is.
     error
         Why it failed; its cause is what was raised.
+    is_quiet
+        Whether it is so small and so frequent that nobody wants to be told of it.
     """
 
     changed = Signal()
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
         self.title = title
+        self.is_quiet = quiet
         self.state: State = "waiting"
         self.what, self.done, self.total = "", 0, 0
         self.error: SimCroPError | None = None
@@ -106,6 +109,11 @@ class Jobs:
         self.running: list[Job] = []
         self._closed = False
 
+    @property
+    def any_told(self) -> bool:
+        """Whether something goes on that is not quiet."""
+        return any(not job.is_quiet for job in self.running)
+
     def start(
         self,
         title: str,
@@ -114,6 +122,7 @@ class Jobs:
         *,
         lane: str,
         failed: Callable[[SimCroPError], None] = lambda error: None,
+        quiet: bool = False,
     ) -> Job:
         """Begin some work.
 
@@ -129,10 +138,13 @@ class Jobs:
             ``done`` cannot make anything of it, ``failed`` is called too.
         lane
             Work of the same lane is done one after the other.
+        quiet
+            Neither ``added`` nor ``over`` tells of it.
         """
-        job = Job(title)
+        job = Job(title, quiet=quiet)
         self.running.append(job)
-        self.added.emit(job)
+        if not quiet:
+            self.added.emit(job)
         if lane not in self._lanes:
             self._lanes[lane] = ThreadPoolExecutor(1, thread_name_prefix=f"simcrop-{lane}")
         last_told = [0.0]
@@ -189,7 +201,8 @@ class Jobs:
         if job in self.running:
             self.running.remove(job)
         job.changed.emit()
-        self.over.emit(job)
+        if not job.is_quiet:
+            self.over.emit(job)
 
     def close(self) -> None:
         """Cancel everything; nothing is told any more. Threads end at their next word."""

@@ -13,6 +13,8 @@ from simcrop_core.alignment_result import AlignmentResult
 
 Draw = Literal["heat", "outlines", "both"]
 Normalise = Literal["sentence", "shared"]
+#: Colour maps that stay readable on dark lung and on bright bone.
+Colours = Literal["inferno", "magma", "plasma", "turbo", "viridis"]
 
 
 class OverlaySettings(EventedModel):
@@ -41,7 +43,7 @@ class OverlaySettings(EventedModel):
         description="Patches below this share of the scale are left clear.",
     )
     opacity: float = Field(default=0.5, ge=0.0, le=1.0, title="Opacity", description="Of the heat.")
-    colormap: str = Field(
+    colormap: Colours = Field(
         default="inferno", title="Colours", description="Of the heat of one sentence."
     )
     normalise: Normalise = Field(

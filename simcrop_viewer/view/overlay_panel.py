@@ -16,9 +16,6 @@ from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.windows import PRESETS, TITLES, Window, window_for
 from simcrop_viewer.view.forms import ModelForm
 
-#: Colour maps that stay readable on dark lung and on bright bone.
-COLORMAPS = ("inferno", "magma", "plasma", "turbo", "viridis")
-
 
 class OverlayPanel(QWidget):
     """Controls of the overlay and of the window."""
@@ -26,7 +23,7 @@ class OverlayPanel(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self.form = ModelForm(session.overlay, {"colormap": COLORMAPS})
+        self.form = ModelForm(session.overlay)
         evidence = QGroupBox("Evidence")
         inside = QVBoxLayout(evidence)
         inside.setContentsMargins(0, 4, 0, 0)

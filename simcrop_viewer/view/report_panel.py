@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -34,7 +35,9 @@ _SCORE = _INDEX + 1
 _COLOR = _INDEX + 2
 _HEADING = _INDEX + 3
 _TITLES = {**SECTION_TITLES, "query": "Your own words"}
-_WRAP = int(Qt.TextFlag.TextWordWrap | Qt.TextFlag.TextWrapAnywhere)
+_WRAP = int(Qt.TextFlag.TextWordWrap)
+#: A word longer than this may be broken.
+_LONG_WORD = re.compile(r"\S{28}(?=\S)")
 _PAD = 6
 _STRIPE = 4
 _SCORE_WIDTH = 84
@@ -300,7 +303,7 @@ class _SentenceDelegate(QStyledItemDelegate):
         bounds = QFontMetrics(font).boundingRect(
             QRect(0, 0, max(60, room), 10_000),
             _WRAP,
-            str(index.data(int(Qt.ItemDataRole.DisplayRole))),
+            _text(index),
         )
         return QSize(width, bounds.height() + 2 * _PAD)
 
@@ -324,7 +327,7 @@ class _SentenceDelegate(QStyledItemDelegate):
         if faint and not chosen:
             pen.setAlpha(150)
         painter.setPen(pen)
-        painter.drawText(text, _WRAP, str(index.data(int(Qt.ItemDataRole.DisplayRole))))
+        painter.drawText(text, _WRAP, _text(index))
         if score is not None:
             self._paint_score(painter, rect, score)
         painter.restore()
@@ -337,6 +340,12 @@ class _SentenceDelegate(QStyledItemDelegate):
         painter.drawText(
             box, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter), text
         )
+
+
+def _text(index: QModelIndex) -> str:
+    """What is written: Qt breaks lines between words, and at these marks within long ones."""
+    text = str(index.data(int(Qt.ItemDataRole.DisplayRole)))
+    return _LONG_WORD.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)
 
 
 def _font(base: QFont, heading: bool) -> QFont:

@@ -14,9 +14,6 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAction,
     QDockWidget,
-    QFileDialog,
-    QInputDialog,
-    QMenu,
     QShortcut,
     QSplitter,
     QTabWidget,
@@ -26,19 +23,27 @@ from qtpy.QtWidgets import (
 
 from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
+from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.scenes import SceneController
+from simcrop_viewer.controller.sessions import SessionsController
+from simcrop_viewer.controller.structures import StructuresController
 from simcrop_viewer.controller.study import StudyController
 from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.recent import RecentStudies
 from simcrop_viewer.model.session import Session
+from simcrop_viewer.model.session_file import SUFFIX
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
 from simcrop_viewer.view.encode_panel import EncodePanel
+from simcrop_viewer.view.figure_panel import FigurePanel
 from simcrop_viewer.view.jobs_panel import JobsPanel
 from simcrop_viewer.view.message_bar import MessageBar
 from simcrop_viewer.view.overlay_panel import OverlayPanel
 from simcrop_viewer.view.pane import Pane
 from simcrop_viewer.view.posting import Poster
 from simcrop_viewer.view.report_panel import ReportPanel
+from simcrop_viewer.view.structures_panel import StructuresPanel
+from simcrop_viewer.view.study_menu import StudyMenu
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
@@ -54,9 +59,14 @@ class MainWindow:
         What is open and what is going on.
     panes
         The views, by name.
+
+    Parameters
+    ----------
+    recent
+        What was open lately; a list that nobody keeps by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recent: RecentStudies | None = None) -> None:
         self.viewer = napari.Viewer(title=TITLE, show=False)
         self.qt = self.viewer.window._qt_window
         self._post = Poster(self.qt)
@@ -70,15 +80,41 @@ class MainWindow:
         self.report = ReportPanel(self.session, self.evidence)
         self.overlay = OverlayPanel(self.session)
         self.encode = EncodePanel(self.session, self.evidence)
+        self.figures = FigureController(self.session, self.jobs, self.evidence)
+        self.figure = FigurePanel(self.session, self.figures, self.evidence)
+        self.recent = recent or RecentStudies()
+        self.sessions = SessionsController(
+            self.session, self.jobs, self.studies, self.evidence, self.figures.settings
+        )
+        self.studies.opened.connect(self.recent.add)
+        self.session.report_changed.connect(self._remember_report)
+        for opened in (self.sessions.opened, self.sessions.saved):
+            opened.connect(self.recent.add)
+        self.structures = StructuresController(self.session, self.jobs, self.evidence, scenes)
+        self.structures_panel = StructuresPanel(self.session, self.structures, self.evidence)
+        #: The tabs, each with its title.
+        self.panels: dict[str, Any] = {
+            "Report": self.report,
+            "Overlay": self.overlay,
+            "Encode": self.encode,
+            "Structures": self.structures_panel,
+            "Figure": self.figure,
+        }
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
         self._lay_out()
-        self._menu()
+        self.menu = StudyMenu(self)
         self._keys()
         self.evidence.model_changed.connect(self._show_model)
-        self.studies.refused.connect(self.tell)
-        self.evidence.refused.connect(self.tell)
+        for controller in (
+            self.studies,
+            self.evidence,
+            self.figures,
+            self.structures,
+            self.sessions,
+        ):
+            controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
         for scene in scenes:
@@ -96,8 +132,17 @@ class MainWindow:
         self.messages.hide()
         self.studies.open(scan, report, then=self._encode_if_ready)
 
+    def open_session(self, path: str | Path) -> None:
+        """Open what a session names, as it was looked at."""
+        self.messages.hide()
+        self.sessions.open(path)
+
     def open_dropped(self, paths: Sequence[str]) -> None:
-        """Open what was dropped: a scan, a report for the scan that is open, or both at once."""
+        """Open what was dropped: a scan, a report for the scan that is open, both at once, or a
+        session."""
+        if len(paths) == 1 and Path(paths[0]).suffix.lower() == SUFFIX:
+            self.open_session(paths[0])
+            return
         reports = [p for p in paths if Path(p).suffix.lower() in REPORT_SUFFIXES]
         scans = [p for p in paths if p not in reports]
         if len(scans) > 1 or len(reports) > 1:
@@ -172,9 +217,8 @@ class MainWindow:
         rows.setHandleWidth(3)
         self.qt.centralWidget().layout().addWidget(rows)
         self.tabs = QTabWidget()
-        self.tabs.addTab(self.report, "Report")
-        self.tabs.addTab(self.overlay, "Overlay")
-        self.tabs.addTab(self.encode, "Encode")
+        for title, panel in self.panels.items():
+            self.tabs.addTab(panel, title)
         side = QWidget()
         body = QVBoxLayout(side)
         body.setContentsMargins(0, 8, 0, 0)
@@ -190,7 +234,7 @@ class MainWindow:
         own.show_welcome_screen = False
         self.docks["jobs"].setVisible(False)
         self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
-        self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(bool(self.jobs.running)))
+        self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(self.jobs.any_told))
         self._title()
 
     def _dock(self, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
@@ -205,34 +249,17 @@ class MainWindow:
         self.qt.addDockWidget(area, dock)
         return dock
 
-    def _menu(self) -> None:
-        menu = QMenu("&Study", self.qt)
-        for title, keys, do in (
-            ("Open scan (file) ...", "Ctrl+O", self._choose_file),
-            ("Open scan (DICOM folder) ...", "Ctrl+Shift+O", self._choose_folder),
-            ("Open report ...", "Ctrl+R", self._choose_report),
-            ("Paste report ...", "Ctrl+Shift+V", self._paste_report),
-            ("Encode", "Ctrl+E", self.encode.press),
-            ("Close study", "Ctrl+W", self.studies.close),
-        ):
-            action = QAction(title, self.qt)
-            action.triggered.connect(lambda *_, do=do: do())
-            self._shortcut(keys, do)
-            action.setText(f"{title}\t{keys}")
-            menu.addAction(action)
-        bar = self.qt.menuBar()
-        bar.insertMenu(bar.actions()[0], menu)
-
     def _keys(self) -> None:
         session = self.session
-        self._shortcut("J", lambda: self.report.step(forward=True))
-        self._shortcut("K", lambda: self.report.step(forward=False))
-        self._shortcut("H", self._toggle_overlay)
-        self._shortcut("U", self.report.select_unsupported)
+        self.shortcut("J", lambda: self.report.step(forward=True))
+        self.shortcut("K", lambda: self.report.step(forward=False))
+        self.shortcut("H", self._toggle_overlay)
+        self.shortcut("U", self.report.select_unsupported)
         for number, window in enumerate(PRESETS.values(), 1):
-            self._shortcut(f"F{number}", partial(session.set_window, window))
+            self.shortcut(f"F{number}", partial(session.set_window, window))
 
-    def _shortcut(self, keys: str, do: Callable[[], Any]) -> None:
+    def shortcut(self, keys: str, do: Callable[[], Any]) -> None:
+        """A key for the whole window, whatever napari meant by it."""
         for action in self.qt.findChildren(QAction):
             if QKeySequence(keys) in action.shortcuts():  # napari's: two would cancel each other
                 action.setShortcuts([])
@@ -252,27 +279,11 @@ class MainWindow:
         for row in self._rows:
             row.setVisible(alone or row.isAncestorOf(pane))
 
-    def _choose_file(self) -> None:
-        patterns = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.npz *.dcm);;All files (*)"
-        path, _ = QFileDialog.getOpenFileName(self.qt, "Open a scan", "", patterns)
-        if path:
-            self.open(path)
-
-    def _choose_folder(self) -> None:
-        path = QFileDialog.getExistingDirectory(self.qt, "Folder of a DICOM series")
-        if path:
-            self.open(path)
-
-    def _choose_report(self) -> None:
-        patterns = "Reports (*.txt *.json *.csv *.dcm);;All files (*)"
-        path, _ = QFileDialog.getOpenFileName(self.qt, "Open a report", "", patterns)
-        if path:
-            self.studies.open_report(path)
-
-    def _paste_report(self) -> None:
-        text, agreed = QInputDialog.getMultiLineText(self.qt, "Paste a report", "Text:")
-        if agreed and text.strip():
-            self.studies.paste_report(text)
+    def _remember_report(self) -> None:
+        study = self.session.study
+        if study is not None and study.volume.source is not None:
+            report = None if study.report is None else study.report.source
+            self.recent.add(study.volume.source, report)
 
     def _removed(self, why: str) -> None:
         self.tell(SimCroPError(why, code="layer", remedy="Open it in a napari window of its own."))
@@ -291,8 +302,10 @@ class MainWindow:
             return
         self._closed = True
         self.jobs.close()
-        for panel in (self.report, self.overlay, self.encode, self.jobs_panel):
+        for panel in (*self.panels.values(), self.jobs_panel):
             panel.disconnect_all()
+        self.sessions.close()
+        self.structures.close()
         self.scenes.close()
         for pane in self.panes.values():
             pane.let_go(canvas=pane.scene.viewer is not self.viewer)

@@ -11,8 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from made_ct import AFFINE, chest
-from made_view import Mailbox, best_patch
+from made_ct import AFFINE, chest, save_nifti
+from made_view import Desk, Mailbox, best_patch
 
 from simcrop_core.alignment_result import AlignedSentence, AlignmentResult
 from simcrop_core.encoded import VolumeCard
@@ -40,17 +40,17 @@ def display() -> None:
         pytest.skip("there is no display: run under xvfb-run, as `make test` does")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def volume() -> CTVolume:
     return CTVolume(chest(), Grid(chest().shape, AFFINE))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> Report:
     return report_from_parts(Parts([Part(None, REPORT)]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study(volume: CTVolume, report: Report) -> OpenStudy:
     return OpenStudy(volume, display_of(volume), report)
 
@@ -115,3 +115,27 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_model(model, folder)
     return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    scan = save_nifti(tmp_path / "JOHN_DOE_1950.nii.gz")
+    said = tmp_path / "JOHN_DOE.txt"
+    said.write_text("Findings: Heart size is normal. There is a nodule on the right.")
+    return scan, said
+
+
+@pytest.fixture
+def desk(jobs: Jobs, mailbox: Mailbox) -> Desk:
+    return Desk(jobs, mailbox)
+
+
+@pytest.fixture
+def ready(desk: Desk, files: tuple[Path, Path], model_folder: Path) -> Desk:
+    desk.studies.open(*files)
+    desk.evidence.load(model_folder)
+    desk.wait()
+    desk.evidence.encode()
+    desk.wait()
+    assert desk.refused == []
+    return desk

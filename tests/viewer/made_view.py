@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from simcrop_core.errors import SimCroPError
+from simcrop_viewer.controller.evidence import EvidenceController
+from simcrop_viewer.controller.study import StudyController
 from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.session import Session
 
 
 def best_patch(row: int) -> int:
@@ -27,3 +31,19 @@ def wait(mailbox: Mailbox, jobs: Jobs, seconds: float = 60) -> None:
         mailbox.read()
         time.sleep(0.005)
     assert not jobs.running, [job.title for job in jobs.running]
+
+
+class Desk:
+    """Session and controllers, without a window."""
+
+    def __init__(self, jobs: Jobs, mailbox: Mailbox) -> None:
+        self.jobs, self.mailbox = jobs, mailbox
+        self.session = Session()
+        self.studies = StudyController(self.session, jobs)
+        self.evidence = EvidenceController(self.session, jobs)
+        self.refused: list[SimCroPError] = []
+        self.studies.refused.connect(self.refused.append)
+        self.evidence.refused.connect(self.refused.append)
+
+    def wait(self) -> None:
+        wait(self.mailbox, self.jobs)

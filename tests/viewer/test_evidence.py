@@ -8,59 +8,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from made_ct import AFFINE, chest, save_nifti
-from made_view import Mailbox, wait
+from made_view import Desk
 
 from simcrop_core import align, load_model, read_volume
-from simcrop_core.errors import SimCroPError
 from simcrop_core.report import Report
-from simcrop_viewer.controller.evidence import EvidenceController
-from simcrop_viewer.controller.study import StudyController
-from simcrop_viewer.model.jobs import Jobs
-from simcrop_viewer.model.session import OpenStudy, Session
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    scan = save_nifti(tmp_path / "JOHN_DOE_1950.nii.gz")
-    said = tmp_path / "JOHN_DOE.txt"
-    said.write_text("Findings: Heart size is normal. There is a nodule on the right.")
-    return scan, said
-
-
-class Desk:
-    """Session and controllers, without a window."""
-
-    def __init__(self, jobs: Jobs, mailbox: Mailbox) -> None:
-        self.jobs, self.mailbox = jobs, mailbox
-        self.session = Session()
-        self.studies = StudyController(self.session, jobs)
-        self.evidence = EvidenceController(self.session, jobs)
-        self.refused: list[SimCroPError] = []
-        self.studies.refused.connect(self.refused.append)
-        self.evidence.refused.connect(self.refused.append)
-
-    def wait(self) -> None:
-        wait(self.mailbox, self.jobs)
+from simcrop_viewer.model.session import OpenStudy
 
 
 def queries(desk: Desk) -> tuple[str, ...]:
     return tuple(s.text for s in desk.session.statements if s.is_query)
-
-
-@pytest.fixture
-def desk(jobs: Jobs, mailbox: Mailbox) -> Desk:
-    return Desk(jobs, mailbox)
-
-
-@pytest.fixture
-def ready(desk: Desk, files: tuple[Path, Path], model_folder: Path) -> Desk:
-    desk.studies.open(*files)
-    desk.evidence.load(model_folder)
-    desk.wait()
-    desk.evidence.encode()
-    desk.wait()
-    assert desk.refused == []
-    return desk
 
 
 # -- opening --------------------------------------------------------------------------------------

@@ -51,15 +51,23 @@ def shared(request: pytest.FixtureRequest) -> Iterator[object]:
 
 @pytest.fixture
 def window(shared, study: OpenStudy, qtbot):
-    """The window with a study; closed again afterwards."""
-    shared.session.show(study)
-    shared.session.set_window(PRESETS["lung"])
-    qtbot.wait(300)  # the panes get their sizes
+    """The window with a study, as if it had just been opened.
+
+    The same study stays open from test to test: opening one takes seconds of software drawing.
+    """
+    session = shared.session
+    if session.study is not study:
+        session.show(study)
+        qtbot.wait(300)  # the panes get their sizes
+    session.select()
+    session.set_statements(statements_of(study.report, None))
+    session.move_to(study.display.grid.center_mm)
+    session.set_window(PRESETS["lung"])
     yield shared
-    shared.studies.close()
     shared.evidence.set_model(None)
     shared.messages.hide()
-    shared.session.overlay.visible = True
+    shared.report.find.clear()
+    session.overlay.visible = True
     qtbot.waitUntil(lambda: not shared.jobs.running, timeout=60_000)
 
 
@@ -162,7 +170,7 @@ def test_keys_go_through_the_report_and_the_windows(aligned, qtbot) -> None:
 
 KEYS = (
     "J", "K", "U", "H", "F1", "F2", "F3", "F4", "Ctrl+O", "Ctrl+Shift+O", "Ctrl+R", "Ctrl+Shift+V",
-    "Ctrl+E", "Ctrl+W",
+    "Ctrl+E", "Ctrl+S", "Ctrl+W",
 )  # fmt: skip
 
 
@@ -266,27 +274,6 @@ def test_the_window_follows_the_sentence_when_asked(aligned) -> None:
     aligned.overlay.follow.setChecked(False)
 
 
-def test_a_click_names_the_sentences_that_look_most_like_the_place(
-    shared, qtbot, files, model_folder: Path
-) -> None:
-    window = shared
-    window.use_model(model_folder)
-    settled(qtbot, lambda: window.evidence.model is not None)
-    window.open(*files)
-    settled(qtbot, lambda: window.evidence.is_encoded)
-    ranked = window.evidence.statements_at(window.session.position_mm)
-    window.panes["axial"].clicked.emit(window.session.position_mm)
-    words = window.report.here.text()
-    order = [words.index(window.session.statements[index].text) for index, _ in ranked]
-    assert order == sorted(order)
-    window.report.here.linkActivated.emit(str(ranked[0][0]))
-    assert window.session.selection == (ranked[0][0],)
-    window.panes["axial"].clicked.emit([1e6, 0, 0])
-    assert not window.report.here.isVisible()
-    window.studies.close()
-    window.evidence.set_model(None)
-
-
 class Mouse:
     """What napari hands to a mouse callback."""
 
@@ -355,12 +342,20 @@ def test_a_pane_is_shown_alone_and_all_again(window) -> None:
 # -- from file to overlay -------------------------------------------------------------------------
 
 
-def test_a_study_is_opened_encoded_and_asked(shared, qtbot, files, model_folder: Path) -> None:
-    window = shared
-    window.use_model(model_folder)
-    settled(qtbot, lambda: window.evidence.model is not None)
-    window.open(*files)
-    settled(qtbot, lambda: window.evidence.is_encoded)
+@pytest.fixture
+def encoded(shared, qtbot, files, model_folder: Path):
+    """The window with a study from files and its evidence; opened once for the tests in a row."""
+    if not shared.evidence.is_encoded:
+        shared.use_model(model_folder)
+        settled(qtbot, lambda: shared.evidence.model is not None)
+        shared.open(*files)
+        settled(qtbot, lambda: shared.evidence.is_encoded)
+    yield shared
+    shared.messages.hide()
+
+
+def test_a_study_is_opened_encoded_and_asked(encoded, qtbot) -> None:
+    window = encoded
     assert [s.text for s in window.session.statements][2] == "No pleural effusion."
     assert all(s.score is not None for s in window.session.statements)
     window.report.ask.setText("mass in the left lung")
@@ -370,14 +365,26 @@ def test_a_study_is_opened_encoded_and_asked(shared, qtbot, files, model_folder:
     everywhere = [window.qt.windowTitle(), window.encode.scan.text()]
     everywhere += [layer.name for s in window.scenes.scenes for layer in s.viewer.layers]
     assert not any("JOHN" in text for text in everywhere)
-    window.studies.close()
-    window.evidence.set_model(None)
+
+
+def test_a_click_names_the_sentences_that_look_most_like_the_place(encoded) -> None:
+    window = encoded
+    ranked = window.evidence.statements_at(window.session.position_mm)
+    window.panes["axial"].clicked.emit(window.session.position_mm)
+    words = window.report.here.text()
+    order = [words.index(window.session.statements[index].text) for index, _ in ranked]
+    assert order == sorted(order)
+    window.report.here.linkActivated.emit(str(ranked[0][0]))
+    assert window.session.selection == (ranked[0][0],)
+    window.panes["axial"].clicked.emit([1e6, 0, 0])
+    assert not window.report.here.isVisible()
 
 
 def test_a_study_that_is_opened_while_another_is_encoded_is_encoded_itself(
     shared, qtbot, files, model_folder: Path, tmp_path: Path
 ) -> None:
     window = shared
+    window.studies.close()
     other = save_nifti(tmp_path / "b.nii.gz", np.roll(chest(), 3, axis=0), AFFINE)
     window.use_model(model_folder)
     settled(qtbot, lambda: window.evidence.model is not None)
@@ -440,6 +447,7 @@ def drop(widget, *paths: Path) -> None:
 
 def test_scans_and_reports_are_dropped_anywhere(shared, qtbot, files) -> None:
     window = shared
+    window.studies.close()
     drop(window.panes["3d"].canvas, files[1])
     assert "No scan is open" in window.messages.words.text()
     drop(window.panes["axial"].canvas, *files)
@@ -452,6 +460,44 @@ def test_scans_and_reports_are_dropped_anywhere(shared, qtbot, files) -> None:
     drop(window.qt, files[0], files[0].parent)
     assert "one study is shown at a time" in window.messages.words.text()
     window.studies.close()
+
+
+def test_a_session_is_saved_dropped_and_among_what_was_open_lately(
+    encoded, qtbot, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    window, path = encoded, tmp_path / "mine.simcrop"
+    window.open(*files)  # those of this test, which are still there
+    settled(qtbot, lambda: window.session.study.volume.source == files[0])
+    settled(qtbot, lambda: window.evidence.is_encoded and not window.jobs.running)
+    window.session.select(1)
+    window.session.set_window(Window(700, -111))
+    offered = []
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *a: offered.append(a[2]) or (str(path), "")
+    )
+    press(qtbot, window, "Ctrl+S")
+    assert path.exists()
+    assert offered == [f"{window.session.study.name}.simcrop"]
+    window.studies.close()
+    window.session.set_window(PRESETS["lung"])
+    drop(window.panes["axial"].canvas, path)
+    settled(qtbot, lambda: window.evidence.is_encoded and not window.jobs.running)
+    assert window.session.window == Window(700, -111)
+    assert window.session.selection == (1,)
+    files[0].unlink()
+    window.menu.fill_recent()
+    first, second = window.menu.recent.actions()[:2]
+    assert first.text().startswith("mine.simcrop")
+    assert second.text().startswith("JOHN_DOE.nii.gz")
+    first.trigger()
+    settled(qtbot, lambda: window.messages.isVisible())
+    assert window.messages.words.text() == (
+        "The scan of this session is not where it was. "
+        "Put it back, or open the study from where it is now."
+    )
+    assert window.session.selection == (1,)
 
 
 # -- closing --------------------------------------------------------------------------------------
@@ -477,7 +523,7 @@ def test_closing_while_work_runs_leaves_no_thread_behind(qtbot, files, model_fol
 
 def test_opening_and_closing_a_study_again_and_again_holds_no_scan(shared, qtbot, report) -> None:
     held = []
-    for _ in range(6):
+    for _ in range(4):
         volume = CTVolume(chest().copy(), Grid(chest().shape, AFFINE))
         held.append(weakref.ref(volume))
         shared.session.show(OpenStudy(volume, display_of(volume), report))

@@ -87,6 +87,7 @@ ROWS = {
     "simcrop": Row("SimCroP: SA + IL + WL (the paper's)", "ablation-all"),
     "shuffled": Row("the same, reports shuffled", "ablation-all", ("data.shuffle_reports=true",)),
     "grounded": Row("grounded", "grounded"),
+    "pyramid": Row("grounded on a pyramid", "grounded-pyramid"),
     "no-contrast": Row("grounded without contrast", "grounded-no-contrast"),
     "no-presence": Row("grounded without presence", "grounded-no-presence"),
     "regions": Row("grounded, regions alone", "grounded-regions"),

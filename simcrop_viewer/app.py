@@ -24,6 +24,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--session", metavar="S", help="a saved session (.simcrop), in place of all of these"
     )
+    made.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="keep no encoded scans in ~/.simcrop/encoded, and take none from there",
+    )
     made.add_argument("--version", action="version", version=f"simcrop-viewer {__version__}")
     return made
 
@@ -50,10 +55,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
     qt_main_window.SHOW_QT_WARNING = False
 
+    from simcrop_core.encoded_cache import EncodedCache
     from simcrop_viewer.model.recent import RecentStudies, usual_place
     from simcrop_viewer.view.window import MainWindow
 
-    window = MainWindow(RecentStudies(usual_place()))
+    home = usual_place()
+    cache = None if arguments.no_cache else EncodedCache(home / "encoded")
+    window = MainWindow(RecentStudies(home / "recent.json"), cache)
     window.show()
     if arguments.session:
         window.open_session(arguments.session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from psygnal import Signal
 
 from simcrop_core.alignment_result import AlignmentResult
 from simcrop_core.encoded import Encoded
+from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
+from simcrop_core.volume import Note
 from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 
@@ -28,11 +30,16 @@ _LANE = "model"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Evidence:
-    """An encoded scan and what its report's sentences look like in it."""
+    """An encoded scan and what its report's sentences look like in it.
+
+    ``was_kept`` says whether it was taken from the disk; ``trouble`` is why it could not be kept.
+    """
 
     study: int
     encoded: Encoded
     report: AlignmentResult | None
+    was_kept: bool = False
+    trouble: SimCroPError | None = None
 
 
 class EvidenceController:
@@ -42,6 +49,12 @@ class EvidenceController:
     ----------
     device
         ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+
+    Parameters
+    ----------
+    cache
+        Where encoded scans are kept, so that a study that is opened again need not wait; None
+        keeps none.
     """
 
     model_changed = Signal()
@@ -49,8 +62,9 @@ class EvidenceController:
     encoding = Signal(Job)  # has been started
     refused = Signal(SimCroPError)
 
-    def __init__(self, session: Session, jobs: Jobs) -> None:
+    def __init__(self, session: Session, jobs: Jobs, cache: EncodedCache | None = None) -> None:
         self.device = "auto"
+        self.cache = cache
         self._session = session
         self._jobs = jobs
         self._model: SimCroP | None = None
@@ -59,6 +73,7 @@ class EvidenceController:
         self._loading: Job | None = None
         self._folder = ""
         self._usual_k = TOP_K
+        self._asked: tuple[str, ...] = ()  # about the open study
         session.study_changed.connect(self._study_changed)
         session.report_changed.connect(self._report_changed)
 
@@ -119,11 +134,21 @@ class EvidenceController:
         """Whether the open scan has been through the model."""
         return self._evidence is not None
 
-    def encode(self) -> Job | None:
-        """Send the scan through the model, then compare every sentence with it.
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was done to the open scan on the way into the model, reading included."""
+        return () if self._evidence is None else self._evidence.encoded.volume.notes
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether the scan was encoded earlier, and what came of it taken from the disk."""
+        return self._evidence is not None and self._evidence.was_kept
+
+    def encode(self, *, anew: bool = False) -> Job | None:
+        """Send the scan through the model, then compare every sentence and question with it.
 
         None where there is no study or no model. Evidence that is there stays until the new one
-        has come.
+        has come. With ``anew``, what was kept of an earlier time is not looked for.
         """
         study, model = self._session.study, self._model
         if study is None or model is None:
@@ -134,19 +159,25 @@ class EvidenceController:
         def work(tell: Callable[[str, int, int], None]) -> _Evidence:
             from simcrop_core.align import encode
 
-            encoded = encode(model, study.volume, device=self.device, progress=tell)
+            encoded = None if anew else self._kept(model, study)
+            was_kept, trouble = encoded is not None, None
+            if encoded is None:
+                encoded = encode(model, study.volume, device=self.device, progress=tell)
+                trouble = self._keep(study, encoded)
             result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
-            return _Evidence(study.number, encoded, result)
+            return _Evidence(study.number, encoded, result, was_kept, trouble)
 
         def take(evidence: _Evidence) -> None:
             now = self._session.study
             if now is None or now.number != evidence.study or self._model is not model:
                 return  # it came late, for something that is closed
             if now.report is not study.report:
-                evidence = _Evidence(evidence.study, evidence.encoded, None)
+                evidence = replace(evidence, report=None)
             self._take(evidence)
             if now.report is not study.report:
                 self._report_changed()
+            if evidence.trouble is not None:
+                self.refused.emit(evidence.trouble)
 
         self._job = self._jobs.start(
             "Encode the scan", work, take, lane=_LANE, failed=self.refused.emit
@@ -211,6 +242,7 @@ class EvidenceController:
                     statements.append(Statement(sentence.text, sentence.section, result, row))
                     asked.append(sentence.text)
                 places.append(asked.index(sentence.text))
+            self._asked = tuple(s.text for s in statements if s.is_query)
             if len(statements) > len(self._session.statements):
                 self._session.set_statements(tuple(statements))
             then(places)
@@ -307,6 +339,30 @@ class EvidenceController:
             progress=tell,
         )
 
+    def _kept(self, model: SimCroP, study: OpenStudy) -> Encoded | None:
+        """What an earlier encoding left on the disk, by this model at this precision."""
+        if self.cache is None:
+            return None
+        from simcrop_core.device import resolve_precision, select_device
+
+        precision = resolve_precision(select_device(self.device), "auto")
+        return self.cache.find(study.volume, model.model_id, "center", precision)
+
+    def _keep(self, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
+        """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
+        if self.cache is None:
+            return None
+        try:
+            self.cache.keep(study.volume, encoded)
+        except SimCroPError as e:
+            return SimCroPError(
+                "The encoded scan is shown, but could not be kept for the next time",
+                code=e.code,
+                path=e.path,
+                remedy="Make room on the disk, or start with --no-cache.",
+            )
+        return None
+
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
         self._suit_k(_top_k(evidence.encoded))
@@ -314,6 +370,8 @@ class EvidenceController:
         report = None if study is None else study.report
         self._session.set_statements(statements_of(report, evidence.report))
         self.encoded_changed.emit()
+        if self._asked:
+            self.recall(self._asked, lambda: None)
 
     def _suit_k(self, usual: int) -> None:
         """Show as many patches as scores are told by, unless a person chose another number."""
@@ -323,6 +381,7 @@ class EvidenceController:
         self._usual_k = usual
 
     def _study_changed(self) -> None:
+        self._asked = ()
         if self._job is not None:
             self._job.cancel()
         self._forget()

@@ -86,5 +86,5 @@ class RecentStudies:
 
 
 def usual_place() -> Path:
-    """Where the list is kept: beside the models, in ``~/.simcrop``."""
-    return Path.home() / ".simcrop" / "recent.json"
+    """The application's own folder, beside the models: ``~/.simcrop``."""
+    return Path.home() / ".simcrop"

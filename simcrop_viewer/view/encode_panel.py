@@ -86,7 +86,7 @@ class EncodePanel(QWidget):
         if self._job is not None and not self._job.is_over:
             self._job.cancel()
             return
-        self._evidence.encode()
+        self._evidence.encode(anew=self._evidence.is_encoded)
 
     def _follow(self, job: Job) -> None:
         self._job = job
@@ -127,10 +127,15 @@ class EncodePanel(QWidget):
                 f"axes to {volume.grid.axcodes}"
             )
         self.notes.clear()
-        for note in () if study is None else study.notes:
+        notes = () if study is None else study.notes
+        # Of those on the way into the model, the ones that reading had not told.
+        notes += tuple(note for note in self._evidence.notes if note not in notes)
+        for note in notes:
             self.notes.addItem(f"• {note.text}")
-        if study is not None and not study.notes:
+        if study is not None and not notes:
             self.notes.addItem("Nothing: it was read as it is.")
+        if self._evidence.was_kept:
+            self.notes.addItem("• It was encoded earlier; that was kept and is shown.")
         if model is None:
             self.about.setText("")
         else:

@@ -39,6 +39,8 @@ class StudyMenu(QMenu):
         self._entry("Save session ...", "Ctrl+S", self._save_session)
         self.addSeparator()
         self._entry("Encode", "Ctrl+E", window.encode.press)
+        if window.evidence.cache is not None:
+            self._entry("Forget encoded scans", "", window.evidence.cache.clear)
         self._entry("Close study", "Ctrl+W", window.studies.close)
         bar = window.qt.menuBar()
         bar.insertMenu(bar.actions()[0], self)

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.figures import FigureController
@@ -64,16 +65,20 @@ class MainWindow:
     ----------
     recent
         What was open lately; a list that nobody keeps by default.
+    cache
+        Where encoded scans are kept for the next time; nowhere by default.
     """
 
-    def __init__(self, recent: RecentStudies | None = None) -> None:
+    def __init__(
+        self, recent: RecentStudies | None = None, cache: EncodedCache | None = None
+    ) -> None:
         self.viewer = napari.Viewer(title=TITLE, show=False)
         self.qt = self.viewer.window._qt_window
         self._post = Poster(self.qt)
         self.session = Session()
         self.jobs = Jobs(self._post)
         self.studies = StudyController(self.session, self.jobs)
-        self.evidence = EvidenceController(self.session, self.jobs)
+        self.evidence = EvidenceController(self.session, self.jobs, cache)
         scenes = [Scene("axial", self.viewer), *(Scene(name) for name in SCENES[1:])]
         self.scenes = SceneController(self.session, scenes)
         self.panes = {scene.name: self._pane(scene) for scene in scenes}

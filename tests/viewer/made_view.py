@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.study import StudyController
@@ -36,11 +37,11 @@ def wait(mailbox: Mailbox, jobs: Jobs, seconds: float = 60) -> None:
 class Desk:
     """Session and controllers, without a window."""
 
-    def __init__(self, jobs: Jobs, mailbox: Mailbox) -> None:
+    def __init__(self, jobs: Jobs, mailbox: Mailbox, cache: EncodedCache | None = None) -> None:
         self.jobs, self.mailbox = jobs, mailbox
         self.session = Session()
         self.studies = StudyController(self.session, jobs)
-        self.evidence = EvidenceController(self.session, jobs)
+        self.evidence = EvidenceController(self.session, jobs, cache)
         self.refused: list[SimCroPError] = []
         self.studies.refused.connect(self.refused.append)
         self.evidence.refused.connect(self.refused.append)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from made_ct import AFFINE, chest, save_nifti
-from made_view import Desk
+from made_view import Desk, Mailbox
 
 from simcrop_core import align, load_model, read_volume
+from simcrop_core.encoded_cache import EncodedCache
+from simcrop_core.errors import SimCroPError
 from simcrop_core.report import Report
+from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.session import OpenStudy
 
 
@@ -265,3 +269,74 @@ def test_an_encoding_that_fails_leaves_the_evidence(
     ready.wait()
     assert ready.session.statements is before
     assert [e.code for e in ready.refused] == ["defect"]
+
+
+# -- what was encoded before ----------------------------------------------------------------------
+
+
+def test_a_study_that_is_opened_again_is_not_encoded_again(
+    jobs: Jobs, mailbox: Mailbox, files: tuple[Path, Path], model_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    cache = EncodedCache(tmp_path / "cache")
+    desk = Desk(jobs, mailbox, cache)
+    desk.evidence.load(model_folder)
+    desk.studies.open(*files)
+    desk.wait()
+    desk.evidence.encode()
+    desk.wait()
+    assert not desk.evidence.was_kept
+    before = desk.session.statements[0].result
+    assert before is not None
+    desk.studies.close()
+    desk.wait()
+    desk.studies.open(*files)
+    desk.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("simcrop_core.align"), "encode", refuse_to_encode)
+        desk.evidence.encode()
+        desk.wait()
+        assert desk.evidence.was_kept
+        after = desk.session.statements[0].result
+        assert after is not None
+        np.testing.assert_array_equal(after.similarity_SN, before.similarity_SN)
+        assert after.volume == before.volume
+        assert desk.evidence.notes == after.volume.notes
+        desk.evidence.encode(anew=True)  # as a person asks for: from the scan, not from the disk
+        desk.wait()
+    assert [e.code for e in desk.refused] == ["not-now"]
+    assert "JOHN" not in "".join(str(p) for p in (tmp_path / "cache").rglob("*"))
+
+
+def refuse_to_encode(*_: object, **__: object) -> None:
+    raise SimCroPError("It was encoded again", code="not-now", remedy="Look at the cache.")
+
+
+def test_a_cache_that_cannot_be_written_costs_no_evidence(
+    jobs: Jobs, mailbox: Mailbox, files: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    desk = Desk(jobs, mailbox, EncodedCache(tmp_path / "file" / "cache"))
+    desk.evidence.load(model_folder)
+    desk.studies.open(*files)
+    desk.wait()
+    desk.evidence.encode()
+    desk.wait()
+    assert desk.evidence.is_encoded
+    [told] = desk.refused
+    assert told.problem == "The encoded scan is shown, but could not be kept for the next time."
+
+
+def test_questions_stay_when_the_scan_is_encoded_again_or_the_report_changes(ready: Desk) -> None:
+    ready.evidence.ask("a mass in the left lung")
+    ready.wait()
+    ready.evidence.encode()
+    ready.wait()
+    assert queries(ready) == ("a mass in the left lung",)
+    assert all(s.result is not None for s in ready.session.statements)
+    ready.studies.paste_report("Findings: Emphysema in both lungs.")
+    ready.wait()
+    assert [s.text for s in ready.session.statements] == [
+        "Emphysema in both lungs.",
+        "a mass in the left lung",
+    ]

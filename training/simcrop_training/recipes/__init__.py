@@ -41,6 +41,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "grounded-no-presence": grounded.no_presence,
     "grounded-linear-stem": grounded.linear_stem,
     "grounded-no-cells": grounded.no_cells,
+    "grounded-pyramid": grounded.pyramid,
 }
 
 

@@ -57,6 +57,30 @@ def no_cells() -> RunConfig:
     return _variant("grounded-no-cells", GroundedConfig(), cells=None)
 
 
+def pyramid() -> RunConfig:
+    """Grounded on a convolutional pyramid, nothing masked."""
+    return on_tiny_phantoms(
+        "grounded-pyramid",
+        GroundedConfig(mask_ratio=0, image_weight=0, cell_weight=1.0),
+        vision={
+            "depth": 2,
+            "width": 192,
+            "heads": 6,
+            "stem": "pyramid",
+            "stem_width": 24,
+            "stem_blocks": (2, 2, 2),
+            "cells": (2, 2, 2),
+        },
+        projection_norm=True,
+        text_centred=True,
+        presence={"of": "statement"},
+        without=("fusion", "text_decoder", "image_decoder"),
+        fusion={},
+        text_decoder={},
+        image_decoder={},
+    )
+
+
 def _variant(
     name: str,
     objective: GroundedConfig,

@@ -46,6 +46,11 @@ class ScanSource:
     structures: tuple[str, ...] = ()
     patient: str = ""
 
+    @property
+    def path(self) -> Path:
+        """Where the scan lies."""
+        return Path(self.volume)
+
     def read(self) -> CTVolume:
         """The scan, as this data set stores it."""
         return read_volume(self.volume)

@@ -92,17 +92,21 @@ class CtRateSource:
         self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
     ) -> Study:
         """The study, its geometry and Hounsfield units as the metadata say."""
-        for part, code, problem in self.problems:
-            if part == "metadata" and code != "missing":
-                raise SimCroPError(
-                    problem, path=self.path, code=code, remedy="Fetch the metadata csv again."
-                )
-        volume = read_ct_rate_volume(self.path, self.geometry)
+        volume = self.read()
         report = None
         if self.report is not None and self.report.parts:
             report = report_from_parts(self.report)
         facts = Facts.unknown() if self.labels is None else Facts.from_labels(dict(self.labels))
         return Study(self.id, volume, report, plain_sentences(report), facts=facts)
+
+    def read(self) -> CTVolume:
+        """The scan alone."""
+        for part, code, problem in self.problems:
+            if part == "metadata" and code != "missing":
+                raise SimCroPError(
+                    problem, path=self.path, code=code, remedy="Fetch the metadata csv again."
+                )
+        return read_ct_rate_volume(self.path, self.geometry)
 
     def faults(self) -> Iterator[Fault]:
         """As in :class:`~simcrop_core.datasets.dataset.DatasetSource`."""

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simcrop_core.datasets.dataset import ScanFile
 from simcrop_core.device import Precision, autocast, evaluating
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.model.vision import VisionEncoder
-from simcrop_core.study import StudySource
 from simcrop_core.views import center_view, draw_view, take_view, whole_scan
 
 #: Of the last block; the first has none (timm's, with which the authors build their encoder).
@@ -69,7 +69,7 @@ class FeatureMaker:
         return self.model.config.vision.width
 
     def training(
-        self, sources: Sequence[StudySource], numbers: Sequence[int]
+        self, sources: Sequence[ScanFile], numbers: Sequence[int]
     ) -> Iterator[NDArray[np.float32]]:
         """The views with these numbers of each scan, ``(V, D)``; scans in order.
 
@@ -80,27 +80,27 @@ class FeatureMaker:
         """
         wanted = self.model.input_spec.shape
 
-        def views(source: StudySource) -> list[Array]:
+        def views(source: ScanFile) -> list[Array]:
             scan = self._scan(source)
             size = (scan.shape[0], scan.shape[1], scan.shape[2])
             drawn = [draw_view(self.seed, source.id, n, size, wanted) for n in numbers]
             return [take_view(scan, view, wanted) for view in drawn]
 
-        def seeds(source: StudySource) -> list[tuple[str, int]]:
+        def seeds(source: ScanFile) -> list[tuple[str, int]]:
             return [(source.id, number) for number in numbers]
 
         yield from self._encoded(sources, views, seeds if self.drop_path else None)
 
-    def testing(self, sources: Sequence[StudySource]) -> Iterator[NDArray[np.float32]]:
+    def testing(self, sources: Sequence[ScanFile]) -> Iterator[NDArray[np.float32]]:
         """The middle of each scan, ``(1, D)``; scans in order. Errors as :meth:`training`."""
         wanted = self.model.input_spec.shape
         yield from self._encoded(
             sources, lambda source: [center_view(self._scan(source), wanted)], None
         )
 
-    def _scan(self, source: StudySource) -> Array:
+    def _scan(self, source: ScanFile) -> Array:
         try:
-            return whole_scan(source.load().volume, self.model.input_spec)
+            return whole_scan(source.read(), self.model.input_spec)
         except SimCroPError as e:
             raise SimCroPError(
                 f"Scan {source.id}: {e.problem}", code=e.code, remedy=e.remedy, path=e.path
@@ -108,9 +108,9 @@ class FeatureMaker:
 
     def _encoded(
         self,
-        sources: Sequence[StudySource],
-        views: Callable[[StudySource], list[Array]],
-        seeds: Callable[[StudySource], list[tuple[str, int]]] | None,
+        sources: Sequence[ScanFile],
+        views: Callable[[ScanFile], list[Array]],
+        seeds: Callable[[ScanFile], list[tuple[str, int]]] | None,
     ) -> Iterator[NDArray[np.float32]]:
         """Views are encoded together across scans, and given back scan by scan."""
         counts: deque[int] = deque()

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.datasets import open_dataset, read_case_list
+from simcrop_core.datasets.dataset import ScanFile
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.tasks import TASKS, Task
-from simcrop_core.study import StudySource
 from simcrop_core.volume import Note
-
-
-class FileSource(StudySource, Protocol):
-    """A study that is read from one file."""
-
-    @property
-    def path(self) -> Path:
-        """Where its scan lies."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +32,7 @@ class Scans:
         What a person should know of the labels.
     """
 
-    sources: tuple[FileSource, ...]
+    sources: tuple[ScanFile, ...]
     columns: tuple[str, ...]
     labels_NK: NDArray[np.int16]
     notes: tuple[Note, ...]
@@ -84,7 +74,7 @@ def open_scans(task: Task, root: Path, lists: Path, name: str) -> Scans:
     if len(cases.columns) != (1 if task.classes else len(task.labels)):
         raise _other_list(task, f"it has {len(cases.columns)} labels", path)
     dataset = open_dataset(f"{task.dataset}:{root}", cases=path)
-    sources: tuple[FileSource, ...] = dataset.sources  # type: ignore[assignment]
+    sources: tuple[ScanFile, ...] = dataset.sources  # type: ignore[assignment]
     if len(sources) != len(cases):
         raise _other_list(task, "it names a scan twice", path)
     _check_there(sources, path)
@@ -98,7 +88,7 @@ def radchestct_scans(root: Path, lists: Path) -> Scans:
     return open_scans(task, root, folder, task.testing)
 
 
-def _check_there(sources: Sequence[FileSource], path: Path) -> None:
+def _check_there(sources: Sequence[ScanFile], path: Path) -> None:
     absent = [source for source in sources if not source.path.exists()]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from simcrop_core.datasets.dataset import ScanFile
 from simcrop_core.device import Progress, resolve_precision, select_device, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.classification import ClassificationResult, accuracy, auc_by_label
@@ -29,9 +31,14 @@ from simcrop_core.model.classification import with_classification
 from simcrop_core.model.config import ClassificationConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.outputs import refuse_unwritable, whole_file
+from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.volume import Note
 
 RESULT, CONFIG, MODEL, FEATURES = "result.json", "config.json", "model", "features"
+#: Scans whose features are kept in one file.
+_PIECE = 256
+
+_Make = Callable[[Sequence[ScanFile]], Iterator[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,8 +112,8 @@ def run_probe(
 ) -> ProbeResult:
     """Fit and test a linear head, and write ``result.json``, ``config.json`` and ``model``.
 
-    Features of each list are kept in ``features`` as soon as they are there: a probe that was
-    stopped, and another head on the same features, find them again with ``resume``.
+    Features are kept in ``features``, a few hundred scans at a time: a probe that was stopped, and
+    another head on the same features, find them again with ``resume``.
 
     Raises
     ------
@@ -127,11 +134,30 @@ def run_probe(
         device=select_device(config.accelerator),
         precision=config.precision,
     )
-    cache = _Cache(out / FEATURES, maker, say)
-    result, head = _fitted(config, lists, maker, cache, say)
-    say("writing", 0, 1)
-    _write(out, result, with_classification(model, _head_config(config), head))
+    with _locked(out):
+        cache = _Cache(out / FEATURES, maker, say)
+        result, head = _fitted(config, lists, maker, cache, say)
+        say("writing", 0, 1)
+        _write(out, result, with_classification(model, _head_config(config), head))
     return result
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """The folder, to this process alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = RunLock(out / LOCK_NAME).take()
+    except SimCroPError as e:
+        if e.code == "run-locked":
+            raise SimCroPError(
+                e.problem, path=e.path, code=e.code, remedy="Wait for it, or choose another folder."
+            ) from e
+        raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fitted(
@@ -267,50 +293,61 @@ class _Lists:
 
 
 class _Cache:
-    """Features on disk, each kept under what it was made of."""
+    """Features on disk, piece by piece, each kept under what it was made of.
+
+    A probe that is stopped, or finds a scan that cannot be read, loses one piece at most.
+    """
 
     def __init__(self, folder: Path, maker: FeatureMaker, say: Progress) -> None:
         self.folder, self.maker, self.say = folder, maker, say
 
     def training(self, scans: Scans, views: int) -> NDArray[np.float32]:
         """``(N, V, D)``: so many views of each scan."""
-        made = self.maker.training(scans.sources, range(views))
-        drop = f"{views} views, seed {self.maker.seed}, dropped {self.maker.drop_path}"
-        return self._kept(scans, drop, made, "encoding training views")
+        how = f"{views} views, seed {self.maker.seed}, dropped {self.maker.drop_path}"
+        numbers = range(views)
+        return self._kept(
+            scans, how, lambda some: self.maker.training(some, numbers), "encoding training views"
+        )
 
     def testing(self, scans: Scans) -> NDArray[np.float32]:
         """``(N, D)``: the middle of each scan."""
-        made = self.maker.testing(scans.sources)
-        return self._kept(scans, "middle", made, "encoding scans")[:, 0]
+        return self._kept(scans, "middle", self.maker.testing, "encoding scans")[:, 0]
 
-    def _kept(
-        self, scans: Scans, how: str, made: Iterator[NDArray[np.float32]], what: str
-    ) -> NDArray[np.float32]:
-        path = self.folder / f"{self._key(scans, how)}.npy"
-        if path.is_file():
-            try:
-                table = np.load(path, allow_pickle=False)
-            except (OSError, ValueError):
-                table = np.empty(0)  # cut short or damaged: made again
-            if table.ndim == 3 and len(table) == len(scans) and table.dtype == np.float32:
-                return np.asarray(table)
-        rows = []
-        for row in made:
-            rows.append(row)
-            self.say(what, len(rows), len(scans))
-        table = np.stack(rows)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as hidden, hidden.open("wb") as file:
-            np.save(file, table)
-        return np.asarray(table, np.float32)
+    def _kept(self, scans: Scans, how: str, make: _Make, what: str) -> NDArray[np.float32]:
+        pieces = []
+        for start in range(0, len(scans), _PIECE):
+            some = scans.sources[start : start + _PIECE]
+            path = self.folder / f"{self._key(some, how)}.npy"
+            piece = _read_piece(path, len(some))
+            if piece is None:
+                rows = []
+                for row in make(some):
+                    rows.append(row)
+                    self.say(what, start + len(rows), len(scans))
+                piece = np.stack(rows)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with whole_file(path) as hidden, hidden.open("wb") as file:
+                    np.save(file, piece)
+            pieces.append(piece)
+        return np.concatenate(pieces)
 
-    def _key(self, scans: Scans, how: str) -> str:
+    def _key(self, sources: Sequence[ScanFile], how: str) -> str:
         maker = self.maker
         digest = hashlib.sha256()
         precision = resolve_precision(maker.device, maker.precision)
-        for word in (maker.model.model_id, precision, how, *(s.stamp() for s in scans.sources)):
+        for word in (maker.model.model_id, precision, how, *(s.stamp() for s in sources)):
             digest.update(f"{word}\n".encode())
         return digest.hexdigest()[:24]
+
+
+def _read_piece(path: Path, count: int) -> NDArray[np.float32] | None:
+    """A piece of features as it was kept; None of one that is absent or was cut short."""
+    try:
+        piece = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = piece.ndim == 3 and len(piece) == count and piece.dtype == np.float32
+    return piece if whole else None
 
 
 def _write(out: Path, result: ProbeResult, model: SimCroP) -> None:
@@ -342,7 +379,7 @@ def _given(value: str | None, field: str) -> str:
 
 def _check_folder(out: Path, resume: bool) -> None:
     refuse_unwritable(out)
-    there = [name for name in (RESULT, CONFIG, FEATURES, MODEL) if (out / name).exists()]
+    there = [n for n in (RESULT, CONFIG, FEATURES, MODEL, LOCK_NAME) if (out / n).exists()]
     others = out.is_dir() and any(p.name not in there for p in out.iterdir())
     if others or (there and not resume):
         raise SimCroPError(

@@ -24,6 +24,7 @@ from simcrop_core.classify import classify
 from simcrop_core.datasets import open_dataset
 from simcrop_core.datasets.ct_rate import volume_paths
 from simcrop_core.errors import SimCroPError
+from simcrop_core.finetune import probe as probe_module
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.probe import ProbeResult, run_probe
@@ -31,6 +32,7 @@ from simcrop_core.model import ClassificationConfig, load_model, save_model, wit
 from simcrop_core.statements import FINDINGS
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import ModelSource
+from simcrop_core.train.lock import RunLock
 
 TRAIN, TEST = range(8), range(8, 14)
 
@@ -308,6 +310,44 @@ def test_features_are_kept_for_the_next_head(
     counted.clear()
     run_probe(tmp_path / "out", probe("ct-rate", ct_rate, model, seed=4), resume=True)
     assert counted
+
+
+def test_what_was_encoded_before_a_scan_that_cannot_be_read_is_kept(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "_PIECE", 2)
+    folders = ct_rate_task(tmp_path, range(6), range(6, 8))
+    path = volume_paths(Path(folders["root"]), "train_5_a_1")[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-900])
+    config = probe("ct-rate", folders, model, encode_batch=1)
+    with pytest.raises(SimCroPError, match="Scan train_5_a_1"):
+        run_probe(tmp_path / "out", config)
+    assert len(list((tmp_path / "out" / "features").glob("*.npy"))) == 2
+    path.write_bytes(whole)
+    read = []
+    scan = FeatureMaker._scan
+    monkeypatch.setattr(
+        FeatureMaker, "_scan", lambda self, source: read.append(source.id) or scan(self, source)
+    )
+    mended = run_probe(tmp_path / "out", config, resume=True)
+    assert read == ["train_4_a_1", "train_5_a_1", "valid_6_a_1", "valid_7_a_1"]
+    monkeypatch.undo()
+    fresh = run_probe(tmp_path / "fresh", config)
+    np.testing.assert_allclose(mended.fitted.losses, fresh.fitted.losses, atol=1e-6)
+
+
+def test_two_probes_do_not_share_a_folder(
+    tmp_path: Path, model: Path, ct_rate: dict[str, str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    lock = RunLock(tmp_path / "out" / "run.lock").take()
+    try:
+        with pytest.raises(SimCroPError, match="Another run trains in this folder"):
+            run_probe(tmp_path / "out", probe("ct-rate", ct_rate, model), resume=True)
+    finally:
+        lock.release()
+    run_probe(tmp_path / "out", probe("ct-rate", ct_rate, model), resume=True)
 
 
 def test_bad_input_is_one_sentence_each(

@@ -81,7 +81,8 @@ def main() -> None:
             f"{name:<14} {row.encoded:>6} {row.seconds:>8.1f}   {area!s:<24} {row.difference:.4f}"
         )
     if arguments.json is not None:
-        facts = {"model": model.card(), **{k: v for k, v in vars(arguments).items() if k != "json"}}
+        facts = {k: v for k, v in vars(arguments).items() if k not in ("json", "model")}
+        facts = {"model": model.card(), **facts}
         facts["rows"] = [asdict(row) for row in rows]
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -39,6 +39,8 @@ _HOME = {
     "Encoded": "simcrop_core.align",
     "align": "simcrop_core.align",
     "encode": "simcrop_core.align",
+    "Classification": "simcrop_core.classify",
+    "classify": "simcrop_core.classify",
     "Segmentation": "simcrop_core.segment",
     "segment": "simcrop_core.segment",
     "FigureSpec": "simcrop_core.figure",
@@ -49,6 +51,7 @@ _HOME = {
 __all__ = [
     "AlignmentResult",
     "CTVolume",
+    "Classification",
     "Encoded",
     "FigureSpec",
     "Grid",
@@ -64,6 +67,7 @@ __all__ = [
     "SimCroPError",
     "__version__",
     "align",
+    "classify",
     "create_model",
     "draw_figure",
     "encode",
@@ -82,6 +86,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from simcrop_core.align import AlignmentResult, Encoded, align, encode
+    from simcrop_core.classify import Classification, classify
     from simcrop_core.errors import SimCroPError
     from simcrop_core.figure import FigureSpec, draw_figure, save_figure
     from simcrop_core.geometry import Grid

@@ -57,6 +57,14 @@ def run_info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _shown(value: Any) -> Any:
+    """Sizes as ``2 x 3``, names as a list."""
+    if not isinstance(value, list | tuple):
+        return value
+    words = any(isinstance(part, str) for part in value)
+    return (", " if words else " x ").join(map(str, value))
+
+
 def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     """Nested facts as indented lines."""
     lines: list[str] = []
@@ -66,6 +74,5 @@ def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            shown = " x ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            lines.append(f"{indent}{name}: {shown}")
+            lines.append(f"{indent}{name}: {_shown(value)}")
     return lines

@@ -37,7 +37,9 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    from simcrop_core.cli.parser_evaluate import add_evaluate  # it stands on what is defined here
+    # These stand on what is defined here.
+    from simcrop_core.cli.parser_classify import add_classify
+    from simcrop_core.cli.parser_evaluate import add_evaluate
 
     parser = _Parser(
         prog="simcrop",
@@ -48,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_align(commands)
     _add_segment(commands)
+    add_classify(commands)
     _add_figure(commands)
     _add_inspect(commands)
     _add_models(commands)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
+from simcrop_core.datasets.btcv import btcv_dataset
+from simcrop_core.datasets.cc_ccii import cc_ccii_dataset
 from simcrop_core.datasets.ct_rate import ct_rate_dataset
 from simcrop_core.datasets.dataset import Dataset, DatasetSource, Fault
 from simcrop_core.datasets.lists import CaseList, MaskList, read_case_list, read_mask_list
+from simcrop_core.datasets.luna16 import luna16_dataset
 from simcrop_core.datasets.manifest import read_manifest_dataset
 from simcrop_core.datasets.phantoms import phantom_dataset, phantom_sources
 from simcrop_core.datasets.preflight import Preflight, preflight
+from simcrop_core.datasets.radchestct import radchestct_dataset
 from simcrop_core.errors import SimCroPError
 
 __all__ = [
@@ -21,18 +26,37 @@ __all__ = [
     "Fault",
     "MaskList",
     "Preflight",
+    "btcv_dataset",
+    "cc_ccii_dataset",
     "ct_rate_dataset",
+    "luna16_dataset",
     "open_dataset",
     "phantom_dataset",
     "phantom_sources",
     "preflight",
+    "public_name",
+    "radchestct_dataset",
     "read_case_list",
     "read_manifest_dataset",
     "read_mask_list",
 ]
 
 
-_KINDS = ("ct-rate", "phantoms")
+#: Kind on the command line -> its name for people, and what opens it.
+_PUBLIC: dict[str, tuple[str, Callable[[Path, Path | None, str | None], Dataset]]] = {
+    "ct-rate": ("CT-RATE", ct_rate_dataset),
+    "radchestct": ("RadChestCT", radchestct_dataset),
+    "cc-ccii": ("CC-CCII", cc_ccii_dataset),
+    "luna16": ("LUNA16", luna16_dataset),
+    "btcv": ("BTCV", btcv_dataset),
+}
+_KINDS = (*_PUBLIC, "phantoms")
+
+
+def public_name(source: str) -> str | None:
+    """The name of the public data set that a word on the command line is of; None for others."""
+    kind, colon, _ = source.partition(":")
+    return _PUBLIC[kind][0] if colon and kind in _PUBLIC else None
 
 
 def open_dataset(
@@ -47,9 +71,11 @@ def open_dataset(
     Parameters
     ----------
     source
-        A manifest's path, ``ct-rate:ROOT``, or ``phantoms:FIRST-STOP`` (the last not included).
+        A manifest's path, ``phantoms:FIRST-STOP`` (the last not included), or a public data set
+        by its kind and folder: ``ct-rate:ROOT``, ``radchestct:ROOT``, ``cc-ccii:ROOT``,
+        ``luna16:ROOT``, ``btcv:ROOT``.
     cases, split
-        Of CT-RATE: a list of volumes; ``"train"`` or ``"valid"``.
+        Of public data sets: a list of scans; ``"train"``, ``"valid"`` or ``"test"``.
     classes
         Of phantoms: label maps of the classes that a segmentation head learns, in place of those
         of all structures.
@@ -66,13 +92,13 @@ def open_dataset(
             code="option",
             remedy="Leave --classes out, or name phantoms:FIRST-STOP.",
         )
-    if colon and kind == "ct-rate":
-        return ct_rate_dataset(Path(rest).expanduser(), cases, split)
+    if colon and kind in _PUBLIC:
+        return _PUBLIC[kind][1](Path(rest).expanduser(), cases, split)
     if cases is not None or split is not None:
         raise SimCroPError(
-            "Only CT-RATE has lists of cases and splits",
+            "Only public data sets have lists of cases and splits",
             code="option",
-            remedy="Leave --list and --split out, or name ct-rate:ROOT.",
+            remedy="Leave --list and --split out, or name a public one, such as ct-rate:ROOT.",
         )
     if colon and kind == "phantoms":
         match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", rest)

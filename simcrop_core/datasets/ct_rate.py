@@ -16,20 +16,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from simcrop_core.datasets.dataset import Dataset, Fault, plain_sentences
 from simcrop_core.datasets.manifest import fault, file_stamp
+from simcrop_core.datasets.stated_geometry import read_despite_header, with_geometry
 from simcrop_core.datasets.table import header_of, labels_in, read_table
 from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
-from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import read_volume
-from simcrop_core.io.checks import check_geometry
 from simcrop_core.report import report_from_parts
 from simcrop_core.report_csv import read_csv_rows
 from simcrop_core.report_files import Parts
@@ -39,18 +38,6 @@ from simcrop_core.volume import CTVolume, Note
 
 AXCODES = "LPS"
 _NAME = re.compile(r"((train|valid)_\d+)_([a-z]+)_(\d+)")
-#: Notes that follow from the header's geometry, which is replaced.
-_OF_HEADER = frozenset(
-    {
-        "forms-disagree",
-        "missing-geometry",
-        "oblique",
-        "partial-chest",
-        "sheared",
-        "spacing-disagrees",
-        "thick-slices",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +92,21 @@ class CtRateSource:
         self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
     ) -> Study:
         """The study, its geometry and Hounsfield units as the metadata say."""
-        for part, code, problem in self.problems:
-            if part == "metadata" and code != "missing":
-                raise SimCroPError(
-                    problem, path=self.path, code=code, remedy="Fetch the metadata csv again."
-                )
-        volume = read_ct_rate_volume(self.path, self.geometry)
+        volume = self.read()
         report = None
         if self.report is not None and self.report.parts:
             report = report_from_parts(self.report)
         facts = Facts.unknown() if self.labels is None else Facts.from_labels(dict(self.labels))
         return Study(self.id, volume, report, plain_sentences(report), facts=facts)
+
+    def read(self) -> CTVolume:
+        """The scan alone."""
+        for part, code, problem in self.problems:
+            if part == "metadata" and code != "missing":
+                raise SimCroPError(
+                    problem, path=self.path, code=code, remedy="Fetch the metadata csv again."
+                )
+        return read_ct_rate_volume(self.path, self.geometry)
 
     def faults(self) -> Iterator[Fault]:
         """As in :class:`~simcrop_core.datasets.dataset.DatasetSource`."""
@@ -144,6 +135,12 @@ def ct_rate_dataset(root: Path, cases: Path | None = None, split: str | None = N
     SimCroPError
         The root or the csv files are missing or broken; no study is left.
     """
+    if split not in (None, "train", "valid"):
+        raise SimCroPError(
+            f"There is no split {split!r} of CT-RATE",
+            code="no-such-split",
+            remedy="There are train and valid, which the method also tests on.",
+        )
     tables = find_tables(root)
     if not tables["reports"] and cases is None:
         raise SimCroPError(
@@ -240,40 +237,12 @@ def read_ct_rate_volume(path: Path, geometry: Geometry | None) -> CTVolume:
                 remedy="Put the metadata csv of CT-RATE beside the volumes.",
             )
         return _by_header(path)
-    volume = _read(path, geometry)
+    spacing = geometry.spacing_mm
+    rescale = (geometry.slope, geometry.intercept)
+    volume = read_despite_header(path, AXCODES, spacing, rescale=rescale)
     if preprocessed and geometry.slices and volume.shape[2] != geometry.slices:
         return _by_header(path)
-    affine = axis_aligned_affine(AXCODES, geometry.spacing_mm, (0, 0, 0), volume.shape)
-    grid = Grid(volume.shape, affine)
-    check_geometry(grid, path)
-    said = volume.grid
-    notes = [n for n in volume.notes if n.code not in _OF_HEADER]
-    if said.axcodes != grid.axcodes or not np.allclose(said.spacing_mm, grid.spacing_mm, rtol=0.01):
-        wrong = " x ".join(f"{s:.3g}" for s in said.spacing_mm)
-        notes.append(
-            Note(
-                "header-not-trusted",
-                f"The header says voxels of {wrong} mm, axes to {said.axcodes}; the metadata's "
-                f"spacing and axes to {AXCODES} are used",
-            )
-        )
-    return replace(volume, grid=grid, notes=tuple(notes))
-
-
-def _read(path: Path, geometry: Geometry) -> CTVolume:
-    rescale = (geometry.slope, geometry.intercept)
-    try:
-        return read_volume(path, rescale=rescale)
-    except SimCroPError as e:
-        if e.code != "missing-geometry":
-            raise
-    return read_volume(
-        path,
-        rescale=rescale,
-        allow_missing_geometry=True,
-        axcodes=AXCODES,
-        spacing_mm=geometry.spacing_mm,
-    )
+    return with_geometry(volume, AXCODES, spacing, "the metadata's")
 
 
 def _by_header(path: Path) -> CTVolume:

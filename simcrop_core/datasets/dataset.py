@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.report import Report
 from simcrop_core.study import SentenceFacts, Study, StudySource
+from simcrop_core.volume import CTVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,34 @@ class DatasetSource(StudySource, Protocol):
 
     def faults(self) -> Iterator[Fault]:
         """What is missing or damaged, as far as can be told without reading all voxels."""
+        ...
+
+
+class ScanFile(Protocol):
+    """A source whose scan lies in one file and can be read without all else."""
+
+    @property
+    def id(self) -> str:
+        """As in :class:`~simcrop_core.study.StudySource`."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Where the scan lies."""
+        ...
+
+    def stamp(self) -> str:
+        """As in :class:`~simcrop_core.study.StudySource`."""
+        ...
+
+    def read(self) -> CTVolume:
+        """The scan.
+
+        Raises
+        ------
+        SimCroPError
+            It cannot be read.
+        """
         ...
 
 

@@ -13,6 +13,9 @@ from simcrop_core.datasets.table import read_table
 from simcrop_core.errors import SimCroPError
 from simcrop_core.volume import Note
 
+#: In fewer rows two labels may well agree.
+_MANY = 100
+
 
 @dataclass(frozen=True, eq=False)
 class CaseList:
@@ -26,14 +29,11 @@ class CaseList:
         The labels' names, spelled as in the list.
     labels_NK
         int16, a row a case.
-    notes
-        What a person should know of the labels.
     """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
     labels_NK: NDArray[np.int16]
-    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,9 +41,41 @@ class CaseList:
     def __repr__(self) -> str:
         return f"CaseList({len(self)} cases, {len(self.columns)} labels)"
 
+    @property
+    def twins(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of labels that are the same in every one of many rows, as two of RadChestCT's
+        are: one of them cannot be what it says."""
+        labels_NK, columns = self.labels_NK, self.columns
+        if len(labels_NK) < _MANY:
+            return ()
+        return tuple(
+            (a, b)
+            for i, a in enumerate(columns)
+            for j, b in enumerate(columns[i + 1 :], i + 1)
+            if labels_NK[:, i].any() and bool((labels_NK[:, i] == labels_NK[:, j]).all())
+        )
 
-def read_case_list(path: Path) -> CaseList:
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What a person should know of the labels."""
+        return tuple(
+            Note(
+                "identical-labels",
+                f"The labels {a} and {b} are the same in all {len(self)} rows",
+            )
+            for a, b in self.twins
+        )
+
+
+def read_case_list(path: Path, classes: int | None = None) -> CaseList:
     """A csv whose first column names cases and whose others are labels in whole numbers.
+
+    Parameters
+    ----------
+    path
+        The list.
+    classes
+        Labels are below this: 2 for labels that are 0 or 1. None: any whole number.
 
     Raises
     ------
@@ -59,6 +91,10 @@ def read_case_list(path: Path) -> CaseList:
             code="twice",
             remedy="Use the list as it was published.",
         )
+    if len(header) < 2:
+        raise SimCroPError(
+            "The list has no labels", path=path, code="csv", remedy="Use a list with labels."
+        )
     try:
         labels = np.array([[int(row[c]) for c in header[1:]] for row in rows], np.int16)
     except (ValueError, OverflowError) as e:
@@ -68,22 +104,25 @@ def read_case_list(path: Path) -> CaseList:
             code="bad-label",
             remedy="Use the list as it was published.",
         ) from e
-    return CaseList(names, header[1:], labels, _twins(header[1:], labels))
+    if classes is not None:
+        _check_range(labels, header[1:], classes, path)
+    return CaseList(names, header[1:], labels)
 
 
-def _twins(columns: tuple[str, ...], labels_NK: NDArray[np.int16]) -> tuple[Note, ...]:
-    """Notes on labels that are the same in every row, as two of RadChestCT's are."""
-    if len(labels_NK) < 100:
-        return ()
-    return tuple(
-        Note(
-            "identical-labels",
-            f"The labels {a} and {b} are the same in all {len(labels_NK)} rows",
+def _check_range(
+    labels_NK: NDArray[np.int16], columns: tuple[str, ...], classes: int, path: Path
+) -> None:
+    wrong = np.argwhere((labels_NK < 0) | (labels_NK >= classes))
+    if len(wrong):
+        row, column = wrong[0]
+        meant = "0 or 1" if classes == 2 else f"0 to {classes - 1}"
+        label = labels_NK[row, column]
+        raise SimCroPError(
+            f"Row {row + 2}: The label {columns[column]!r} is {label}, not {meant}",
+            path=path,
+            code="bad-label",
+            remedy="Correct the list, or use it as it was published.",
         )
-        for i, a in enumerate(columns)
-        for j, b in enumerate(columns[i + 1 :], i + 1)
-        if labels_NK[:, i].any() and bool((labels_NK[:, i] == labels_NK[:, j]).all())
-    )
 
 
 @dataclass(frozen=True, slots=True)

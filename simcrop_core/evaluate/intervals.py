@@ -43,7 +43,7 @@ def mean_over_studies(
     _, number = np.unique(np.asarray(studies), return_inverse=True)
     totals = np.bincount(number, weights=values_F)
     counts = np.bincount(number).astype(np.float64)
-    weight = _draws(len(totals), draws, seed)
+    weight = drawn_weights(len(totals), draws, seed)
     means = (weight @ totals) / (weight @ counts)
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(values_F.mean()), float(low), float(high), int(values_F.size))
@@ -71,7 +71,7 @@ def bootstrap(
     return Estimate(value, float(low), float(high), count)
 
 
-def _draws(studies: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """How often each draw holds each study."""
+def drawn_weights(studies: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each draw of the bootstrap holds each study, ``(draws, studies)``."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(studies, np.full(studies, 1 / studies), size=draws).astype(np.float64)

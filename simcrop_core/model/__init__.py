@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "ClassificationConfig": "config",
+    "with_classification": "classification",
     "FusionConfig": "config",
     "ImageDecoderConfig": "config",
     "ModelConfig": "config",
@@ -43,6 +45,7 @@ _HOME = {
 
 __all__ = [
     "PRESETS",
+    "ClassificationConfig",
     "CrossGranularityFusion",
     "EncodedSentences",
     "FusionConfig",
@@ -72,11 +75,14 @@ __all__ = [
     "resize_position_embedding",
     "save_model",
     "text_encoder_sources",
+    "with_classification",
 ]
 
 if TYPE_CHECKING:
     from simcrop_core.model.checkpoint import load_model, save_model
+    from simcrop_core.model.classification import with_classification
     from simcrop_core.model.config import (
+        ClassificationConfig,
         FusionConfig,
         ImageDecoderConfig,
         ModelConfig,

@@ -19,6 +19,7 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config_parts import CXR_BERT as CXR_BERT
 from simcrop_core.model.config_parts import MINILM as MINILM
 from simcrop_core.model.config_parts import UNTRAINED as UNTRAINED
+from simcrop_core.model.config_parts import ClassificationConfig as ClassificationConfig
 from simcrop_core.model.config_parts import FormulaPosition as FormulaPosition
 from simcrop_core.model.config_parts import Frozen, heads_divide
 from simcrop_core.model.config_parts import FusionConfig as FusionConfig
@@ -49,6 +50,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "text_centred": False,
         "cell_sharpness": 20.0,
         "presence": None,
+        "classification": None,
     },
 }
 
@@ -99,6 +101,9 @@ class ModelConfig(Frozen):
         default=None, description="Decoder of masked reports; only pre-training needs it."
     )
     segmentation: SegmentationConfig | None = Field(default=None, description="Segmentation head.")
+    classification: ClassificationConfig | None = Field(
+        default=None, description="Classification head."
+    )
     provenance: Provenance = Field(default=Provenance(), description="Origin of the weights.")
 
     @model_validator(mode="after")
@@ -178,8 +183,9 @@ class ModelConfig(Frozen):
             for field, before in fields.items() if settings else ():
                 if settings[field] == before:
                     settings.pop(field)
-        if kept["segmentation"] is not None:
-            kept["segmentation"].pop("trained")
+        for head in ("segmentation", "classification"):
+            if kept.get(head) is not None:
+                kept[head].pop("trained")
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

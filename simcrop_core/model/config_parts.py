@@ -253,6 +253,31 @@ class SegmentationConfig(Frozen):
         return labels
 
 
+class ClassificationConfig(Frozen):
+    """A linear head that tells what a scan shows, on the encoder's pooled features."""
+
+    labels: tuple[str, ...] = Field(
+        min_length=1, max_length=1000, description="Names of its outputs."
+    )
+    exclusive: bool = Field(
+        default=False,
+        description="Whether one and only one of them is true (classes); else each by itself.",
+    )
+    trained: str = Field(
+        default=UNTRAINED, description='"untrained", or what this head was trained on.'
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClassificationConfig:
+        if any(not label.strip() or not label.isprintable() for label in self.labels):
+            raise ValueError("A label of the classification head has no printable name.")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("Two labels of the classification head have the same name.")
+        if self.exclusive and len(self.labels) < 2:
+            raise ValueError("Classes that exclude each other are two or more.")
+        return self
+
+
 class Provenance(Frozen):
     """Where the weights come from, for people and result files."""
 

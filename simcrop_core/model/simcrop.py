@@ -50,6 +50,8 @@ class SimCroP(nn.Module):
         Parts that only pre-training needs, or None.
     segmentation
         The segmentation head, or None.
+    classification
+        The linear classification head on ``pooled_BD``, or None.
     presence_head
         Pools similarities into a probability, or None.
     """
@@ -103,6 +105,11 @@ class SimCroP(nn.Module):
             from simcrop_core.model.segmentation import SegmentationNet
 
             self.segmentation = SegmentationNet(config.segmentation, self.vision, spec.shape)
+        self.classification = (
+            None
+            if config.classification is None
+            else nn.Linear(vision.width, len(config.classification.labels))
+        )
         # Kept beside the registered parts: the text encoder's weights are not the model's own.
         self._text: list[TextEncoder] = []
         self._digest: tuple[Any, str] | None = None
@@ -142,13 +149,14 @@ class SimCroP(nn.Module):
 
     def card(self) -> dict[str, Any]:
         """What the model says of itself in results and figures."""
-        head = self.config.segmentation
+        head, classes = self.config.segmentation, self.config.classification
         return {
             "id": self.model_id,
             "name": self.config.name,
             "trained": self.config.provenance.trained,
             "source": self.config.provenance.source,
             **({} if head is None else {"segmentation_trained": head.trained}),
+            **({} if classes is None else {"classification_trained": classes.trained}),
         }
 
     def weights_sha256(self) -> str:

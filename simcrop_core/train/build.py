@@ -6,6 +6,7 @@ from typing import Any
 
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.checkpoint import load_model
+from simcrop_core.model.classification import with_classification
 from simcrop_core.model.config import ModelConfig, Provenance, model_config_from
 from simcrop_core.model.presets import PRESETS, new_model
 from simcrop_core.model.simcrop import SimCroP
@@ -26,7 +27,9 @@ def build_model(source: ModelSource, seed: int) -> SimCroP:
         The settings do not go together, or a model or text encoder is missing or damaged.
     """
     if source.folder is not None:
-        return load_model(source.folder, text_encoder=source.text_encoder).train()
+        model = load_model(source.folder, text_encoder=source.text_encoder)
+        # A classification head fits the encoder that it was fitted on, and no other.
+        return with_classification(model, None, None).train()
     assert source.preset is not None
     parts: dict[str, Any] = {
         "input_spec": InputSpec(),

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     ModelChanges = _Config
 else:
     ModelChanges = _changes(
-        ModelConfig, frozenset({"schema_version", "name", "segmentation", "provenance"})
+        ModelConfig,
+        frozenset({"schema_version", "name", "segmentation", "classification", "provenance"}),
     )
 
 

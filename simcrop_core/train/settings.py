@@ -6,13 +6,15 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.config import RunConfig
+
+Config = TypeVar("Config", bound=BaseModel)
 
 _SHOWN = 5
 _UNION = "objective."
@@ -26,13 +28,17 @@ def run_config_from(data: Any, *, path: str | None = None) -> RunConfig:
     SimCroPError
         ``code="bad-config"``.
     """
+    return _checked(RunConfig, data, path)
+
+
+def _checked(kind: type[Config], data: Any, path: str | None = None) -> Config:
     try:
-        return RunConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as e:
-        raise _bad_config([_fault(fault, data) for fault in e.errors()], path) from e
+        raise _bad_config([_fault(fault, data, kind) for fault in e.errors()], path) from e
 
 
-def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+def with_settings(config: Config, settings: Sequence[str]) -> Config:
     """The configuration with some fields changed.
 
     Parameters
@@ -64,7 +70,7 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             faults.append(f"{path.strip()}: {e}")
     if faults:
         raise _bad_config(faults, None)
-    return run_config_from(data)
+    return _checked(type(config), data)
 
 
 def _value(text: str) -> Any:
@@ -105,7 +111,7 @@ def _bad_config(faults: Sequence[str], path: str | None) -> SimCroPError:
     )
 
 
-def _fault(fault: Any, data: Any) -> str:
+def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
     """One fault of pydantic's in our words."""
     steps = [str(step) for step in fault["loc"]]
     kind = data.get("objective", {}).get("kind") if isinstance(data, Mapping) else None
@@ -115,7 +121,7 @@ def _fault(fault: Any, data: Any) -> str:
     text = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
     if fault["type"] == "extra_forbidden":
         text = "there is no such field"
-        near = difflib.get_close_matches(where, _paths(kind), 1)
+        near = difflib.get_close_matches(where, _paths(config, kind), 1)
         if near:
             text += f" (did you mean {near[0]}?)"
     elif fault["type"] == "missing":
@@ -127,9 +133,9 @@ def _fault(fault: Any, data: Any) -> str:
     return f"{where}: {text}" if where else text
 
 
-def _paths(kind: Any) -> list[str]:
+def _paths(config: type[BaseModel], kind: Any) -> list[str]:
     """All fields that can be set, with those of one kind of objective."""
-    paths = [field["path"] for field in fields_of(RunConfig) if field["path"] != "objective"]
+    paths = [field["path"] for field in fields_of(config) if field["path"] != "objective"]
     objective = _objectives().get(kind)
     return paths + ([] if objective is None else [f["path"] for f in _fields(objective, _UNION)])
 

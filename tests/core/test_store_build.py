@@ -323,7 +323,7 @@ def test_the_command_says_what_it_did_and_what_is_wrong(tmp_path: Path, capsys) 
         ((path, "--store", store, "--margin", "1,0,0"), "cells"),
         ((tmp_path / "absent.csv", "--store", store), "no such file"),
         (("phantoms:7", "--store", store), "phantoms:0-2400"),
-        ((path, "--split", "train", "--store", store), "Only CT-RATE"),
+        ((path, "--split", "train", "--store", store), "Only public data sets"),
     ):
         with pytest.raises(SimCroPError, match=word):
             run(*wrong)

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 import pytest
 from pydantic import ValidationError
-from simcrop_training.recipes import RECIPES, describe, recipe
+from simcrop_training.recipes import PROBES, RECIPES, any_recipe, describe, recipe
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.model import PRESETS
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives import make_objective
@@ -123,6 +124,28 @@ def test_a_configuration_survives_json_and_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_probes_are_recipes_that_settings_change() -> None:
+    for name in PROBES:
+        one = any_recipe(name)
+        assert isinstance(one, ProbeConfig)
+        assert ProbeConfig.model_validate_json(one.model_dump_json()) == one
+        assert one.name == name
+        assert describe(name)
+        assert all(field["text"] for field in fields_of(one))
+    changed = with_settings(
+        any_recipe("probe-ct-rate"), ["data.fraction=0.01", "views=null", "head.lr=1e-2"]
+    )
+    assert isinstance(changed, ProbeConfig)
+    assert (changed.share.training, changed.share.lr) == ("train_list_1.csv", 1e-2)
+    assert changed.views is None
+    with pytest.raises(SimCroPError, match=r"did you mean data.fraction\?"):
+        with_settings(any_recipe("probe-ct-rate"), ["data.fractoin=0.1"])
+    with pytest.raises(SimCroPError, match=r"CT-RATE has no list of 0\.5 of its training scans"):
+        with_settings(any_recipe("probe-ct-rate"), ["data.fraction=0.5"])
+    with pytest.raises(SimCroPError, match="no recipe 'probe-btcv'"):
+        any_recipe("probe-btcv")
+
+
 # -- forms --------------------------------------------------------------------------------------
 
 
@@ -156,7 +179,7 @@ def _text(field: dict[str, object]) -> str:
 def test_every_part_and_preset_of_a_model_can_be_set() -> None:
     made = {"preset", "folder", "text_encoder", "without", "segmentation_labels"}
     own = set(ModelSource.model_fields) - made
-    fixed = {"schema_version", "name", "segmentation", "provenance"}
+    fixed = {"schema_version", "name", "segmentation", "classification", "provenance"}
     assert own == set(ModelConfig.model_fields) - fixed
     choices = next(f for f in fields_of(RunConfig) if f["path"] == "model.preset")["choices"]
     assert set(choices) == set(PRESETS)

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=NAME,
-        description="Pre-train SimCroP and its peers. For research use only, not for diagnosis.",
+        description="Pre-train SimCroP and its peers, and probe what they learnt. For research use "
+        "only, not for diagnosis.",
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -6,13 +6,13 @@ import argparse
 
 from simcrop_core.cli.terminal import answer
 from simcrop_core.train.settings import fields_of
-from simcrop_training.recipes import RECIPES, describe, recipe
+from simcrop_training.recipes import PROBES, RECIPES, any_recipe, describe
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:
     """List recipes, or show one."""
-    names = list(RECIPES) if arguments.recipe is None else [arguments.recipe]
-    fields = {name: fields_of(recipe(name)) for name in names}
+    names = [*RECIPES, *PROBES] if arguments.recipe is None else [arguments.recipe]
+    fields = {name: fields_of(any_recipe(name)) for name in names}
     facts = [{"name": name, "text": describe(name), "fields": fields[name]} for name in names]
     if arguments.recipe is None:
         width = max(len(name) for name in names)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from simcrop_core.cli.terminal import progress_bar
-from simcrop_core.datasets import open_dataset, preflight
+from simcrop_core.datasets import open_dataset, preflight, public_name
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.store import BuildTally, StoreSettings, build_store
@@ -26,16 +26,16 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     spec, settings = InputSpec(), StoreSettings()
     parser.add_argument(
         "source",
-        help="a manifest (csv with the columns study, volume, report), ct-rate:ROOT, or "
-        "phantoms:FIRST-STOP",
+        help="a manifest (csv with the columns study, volume, report), phantoms:FIRST-STOP, or a "
+        "public data set: ct-rate:ROOT, radchestct:ROOT, cc-ccii:ROOT, luna16:ROOT, btcv:ROOT",
     )
     parser.add_argument("--store", type=Path, metavar="DIR", help="where the store is written")
     parser.add_argument(
         "--preflight", action="store_true", help="only list what is missing or damaged"
     )
-    data = parser.add_argument_group("CT-RATE")
-    data.add_argument("--list", type=Path, metavar="CSV", help="only the volumes of this list")
-    data.add_argument("--split", choices=("train", "valid"), help="only this split")
+    data = parser.add_argument_group("public data sets")
+    data.add_argument("--list", type=Path, metavar="FILE", help="only the scans of this list")
+    data.add_argument("--split", choices=("train", "valid", "test"), help="only this split")
     input_ = parser.add_argument_group("volumes")
     for name, what in (("shape", "voxels of the model's input"), ("patch", "voxels of a patch")):
         default = spec.shape if name == "shape" else spec.patch_shape
@@ -125,13 +125,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         Nothing can be prepared as asked.
     """
     as_json = bool(getattr(arguments, "json", False))
-    undivided = arguments.source.startswith("ct-rate:") and not (arguments.split or arguments.list)
-    if undivided and not arguments.preflight:
-        raise SimCroPError(
-            "CT-RATE's training and validation scans would be put into one store",
-            code="no-split",
-            remedy="Add --split train, --split valid or --list.",
-        )
+    _refuse_undivided(arguments)
     if arguments.source.startswith("phantoms:") and arguments.placement != "center":
         raise SimCroPError(
             "Phantoms are rendered where the model's input lies, so --placement "
@@ -175,6 +169,19 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         return int(bool(found.faults))
     _tell(tally, folder, as_json)
     return 0
+
+
+def _refuse_undivided(arguments: argparse.Namespace) -> None:
+    """A public data set is never made into one store with the scans it is evaluated on."""
+    name = public_name(arguments.source)
+    csv = arguments.list is not None and arguments.list.suffix.lower() != ".json"
+    if name is None or arguments.split or csv or arguments.preflight:
+        return
+    raise SimCroPError(
+        f"{name}'s training and validation scans would be put into one store",
+        code="no-split",
+        remedy="Add --split train, --split valid or a --list of scans for one of them.",
+    )
 
 
 def _tell(tally: BuildTally, folder: Path, as_json: bool) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 from simcrop_core.cli import INTERRUPTED
 from simcrop_core.errors import SimCroPError
+from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.settings import with_settings
-from simcrop_training.recipes import recipe
+from simcrop_training.recipes import any_recipe
 
 _LOST = 3  # a process that lost a partner; whoever started both says which
 _LINE_EVERY_S = 30.0
@@ -25,7 +26,11 @@ _LINE_EVERY_S = 30.0
 
 def run_run(arguments: argparse.Namespace) -> int:
     """Train; see :func:`simcrop_training.cli.make_parser`."""
-    config = with_settings(recipe(arguments.recipe), arguments.set)
+    config = with_settings(any_recipe(arguments.recipe), arguments.set)
+    if isinstance(config, ProbeConfig):
+        from simcrop_training.probing import run_probe_recipe
+
+        return run_probe_recipe(arguments, config)
     with _stop_request() as stop:
         from simcrop_core.train.devices import SUPERVISED, started_by_launcher
 

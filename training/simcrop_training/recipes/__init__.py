@@ -10,9 +10,19 @@ import inspect
 from collections.abc import Callable
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
-from simcrop_training.recipes import ablations, grounded, paper, peers, phantoms, starter
+from simcrop_training.recipes import (
+    ablations,
+    grounded,
+    paper,
+    peers,
+    phantoms,
+    probes,
+    starter,
+)
 
+#: Pre-training.
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smoke": phantoms.smoke,
     "phantom-tiny": phantoms.phantom_tiny,
@@ -44,9 +54,17 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "grounded-pyramid": grounded.pyramid,
 }
 
+#: Linear probes of what was pre-trained.
+PROBES: dict[str, Callable[[], ProbeConfig]] = {
+    "probe-ct-rate": probes.ct_rate,
+    "probe-radchestct": probes.radchestct,
+    "probe-cc-ccii": probes.cc_ccii,
+    "probe-luna16": probes.luna16,
+}
+
 
 def recipe(name: str) -> RunConfig:
-    """The configuration of a recipe.
+    """The configuration of a recipe for pre-training.
 
     Raises
     ------
@@ -54,14 +72,24 @@ def recipe(name: str) -> RunConfig:
         ``no-such-recipe``.
     """
     if name not in RECIPES:
-        raise SimCroPError(
-            f"There is no recipe {name!r}",
-            code="no-such-recipe",
-            remedy="simcrop-train recipes lists them.",
-        )
+        raise _unknown(name)
     return RECIPES[name]()
+
+
+def any_recipe(name: str) -> RunConfig | ProbeConfig:
+    """The configuration of a recipe of either kind; errors as :func:`recipe`."""
+    return PROBES[name]() if name in PROBES else recipe(name)
 
 
 def describe(name: str) -> str:
     """What a recipe is, in a line."""
-    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
+    made = PROBES[name] if name in PROBES else RECIPES[name]
+    return (inspect.getdoc(made) or "").splitlines()[0]
+
+
+def _unknown(name: str) -> SimCroPError:
+    return SimCroPError(
+        f"There is no recipe {name!r}",
+        code="no-such-recipe",
+        remedy="simcrop-train recipes lists them.",
+    )

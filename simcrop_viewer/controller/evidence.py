@@ -22,6 +22,7 @@ from simcrop_viewer.model.session import OpenStudy, Session, Statement, statemen
 if TYPE_CHECKING:
     from simcrop_core.device import Progress
     from simcrop_core.model import SimCroP
+    from simcrop_core.prepare import Placement
 
 #: Patches by which a sentence's score is told, as everywhere (the paper's K).
 TOP_K = 64
@@ -38,6 +39,7 @@ class _Evidence:
     study: int
     encoded: Encoded
     report: AlignmentResult | None
+    placement: Placement
     was_kept: bool = False
     trouble: SimCroPError | None = None
 
@@ -49,6 +51,9 @@ class EvidenceController:
     ----------
     device
         ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+    placement
+        Where the model's input lies in the scan, from the next encoding on: in its middle, on the
+        lungs, or in overlapping windows over all of it.
 
     Parameters
     ----------
@@ -64,6 +69,7 @@ class EvidenceController:
 
     def __init__(self, session: Session, jobs: Jobs, cache: EncodedCache | None = None) -> None:
         self.device = "auto"
+        self.placement: Placement = "center"
         self.cache = cache
         self._session = session
         self._jobs = jobs
@@ -140,6 +146,11 @@ class EvidenceController:
         return () if self._evidence is None else self._evidence.encoded.volume.notes
 
     @property
+    def placed(self) -> Placement | None:
+        """The placement of the evidence that is there."""
+        return None if self._evidence is None else self._evidence.placement
+
+    @property
     def was_kept(self) -> bool:
         """Whether the scan was encoded earlier, and what came of it taken from the disk."""
         return self._evidence is not None and self._evidence.was_kept
@@ -155,17 +166,20 @@ class EvidenceController:
             return None
         if self._job is not None:
             self._job.cancel()
+        placement = self.placement
 
         def work(tell: Callable[[str, int, int], None]) -> _Evidence:
             from simcrop_core.align import encode
 
-            encoded = None if anew else self._kept(model, study)
+            encoded = None if anew else self._kept(model, study, placement)
             was_kept, trouble = encoded is not None, None
             if encoded is None:
-                encoded = encode(model, study.volume, device=self.device, progress=tell)
+                encoded = encode(
+                    model, study.volume, placement=placement, device=self.device, progress=tell
+                )
                 trouble = self._keep(study, encoded)
             result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
-            return _Evidence(study.number, encoded, result, was_kept, trouble)
+            return _Evidence(study.number, encoded, result, placement, was_kept, trouble)
 
         def take(evidence: _Evidence) -> None:
             now = self._session.study
@@ -339,14 +353,14 @@ class EvidenceController:
             progress=tell,
         )
 
-    def _kept(self, model: SimCroP, study: OpenStudy) -> Encoded | None:
+    def _kept(self, model: SimCroP, study: OpenStudy, placement: Placement) -> Encoded | None:
         """What an earlier encoding left on the disk, by this model at this precision."""
         if self.cache is None:
             return None
         from simcrop_core.device import resolve_precision, select_device
 
         precision = resolve_precision(select_device(self.device), "auto")
-        return self.cache.find(study.volume, model.model_id, "center", precision)
+        return self.cache.find(study.volume, model.model_id, placement, precision)
 
     def _keep(self, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
         """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
@@ -396,7 +410,7 @@ class EvidenceController:
             result = None
             if _has_text(study):
                 result = self._aligned(model, evidence.encoded, study, tell)
-            return _Evidence(evidence.study, evidence.encoded, result)
+            return replace(evidence, report=result)
 
         def take(found: _Evidence) -> None:
             now = self._session.study

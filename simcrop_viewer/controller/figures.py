@@ -141,6 +141,8 @@ class FigureController:
         align += [] if report is None else ["--report", _full(report)]
         align += [f"--query={s.text}" for s in self._session.statements if s.is_query]
         align += ["--top-k", str(self._evidence.top_k), "--out", folder]
+        if self._evidence.placed not in (None, "center"):
+            align += ["--placement", str(self._evidence.placed)]
         if self._evidence.device != "auto":
             align += ["--device", self._evidence.device]
         figure = ["simcrop", "figure", _full(scan), "--alignment", folder, "--out", out]

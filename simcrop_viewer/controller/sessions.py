@@ -79,7 +79,8 @@ class SessionsController:
         model = self._evidence.model
         named = None if model is None else (self._evidence.model_folder, model.model_id)
         try:
-            saved_session(self._session, self._figure, named, path).write(path)
+            placement = self._evidence.placed or self._evidence.placement
+            saved_session(self._session, self._figure, named, path, placement).write(path)
         except SimCroPError as e:
             self.refused.emit(e)
             return False
@@ -115,6 +116,7 @@ class SessionsController:
         for name in type(self._figure).model_fields:
             setattr(self._figure, name, getattr(saved.figure, name))
         session.set_window(Window(*saved.window))
+        self._evidence.placement = saved.placement
         if found.model is None:
             self._evidence.set_model(None)
         else:

@@ -90,6 +90,7 @@ class SavedSession(_Part):
     scan: SavedFile
     report: SavedFile | None
     model: SavedFile | None
+    placement: Literal["center", "lungs", "tiled"] = "center"
     questions: tuple[str, ...]
     selection: tuple[int, ...] = Field(max_length=MOST_SELECTED)
     position_mm: tuple[float, float, float]
@@ -157,6 +158,7 @@ def saved_session(
     figure: FigureSettings,
     model: tuple[str, str] | None,
     path: Path,
+    placement: Literal["center", "lungs", "tiled"] = "center",
 ) -> SavedSession:
     """What is open now, to be written at ``path``.
 
@@ -164,6 +166,8 @@ def saved_session(
     ----------
     model
         Folder and id of the model in use.
+    placement
+        Of the model's input in the scan.
 
     Raises
     ------
@@ -202,6 +206,7 @@ def saved_session(
         scan=file(study.volume.source, study.volume.sha256),
         report=None if report is None else file(str(report.source), report_digest(report)),
         model=None if model is None else file(*model),
+        placement=placement,
         questions=tuple(s.text for s in session.statements if s.is_query),
         selection=session.selection,
         position_mm=(x, y, z),

@@ -22,6 +22,12 @@ from simcrop_viewer.model.jobs import Job
 from simcrop_viewer.model.session import Session
 
 _CHOOSE = "choose"
+#: Where the model's input lies in the scan: title, word, explanation.
+_PLACEMENTS = (
+    ("Middle of the scan", "center", "One window in the middle; what lies beyond is left out."),
+    ("On the lungs", "lungs", "One window, centred on the lungs; for scans with much beside them."),
+    ("All of the scan", "tiled", "Overlapping windows over all of it: slower, complete."),
+)
 
 
 class EncodePanel(QWidget):
@@ -40,6 +46,12 @@ class EncodePanel(QWidget):
         self.models.addItem("Choose a folder ...", _CHOOSE)
         self.about = _words()
         self.device = QLabel("not known yet")
+        self.placement = QComboBox()
+        self.placement.setObjectName("placement")
+        for title, word, about in _PLACEMENTS:
+            self.placement.addItem(title, word)
+            place = self.placement.count() - 1
+            self.placement.setItemData(place, about, int(Qt.ItemDataRole.ToolTipRole))
         self.scan = _words()
         self.notes = QListWidget()
         self.notes.setWordWrap(True)
@@ -51,6 +63,7 @@ class EncodePanel(QWidget):
         self.progress.setVisible(False)
         self._lay_out()
         self.models.activated.connect(self._picked)
+        self.placement.activated.connect(self._place)
         self.encode.clicked.connect(self.press)
         evidence.encoding.connect(self._follow)
         session.study_changed.connect(self.tell)
@@ -72,6 +85,7 @@ class EncodePanel(QWidget):
         rows.addRow("Model", self.models)
         rows.addRow("", self.about)
         rows.addRow("Device", self.device)
+        rows.addRow("Input", self.placement)
         rows.addRow("Scan", self.scan)
         body = QVBoxLayout(self)
         body.setContentsMargins(6, 6, 6, 6)
@@ -86,7 +100,13 @@ class EncodePanel(QWidget):
         if self._job is not None and not self._job.is_over:
             self._job.cancel()
             return
-        self._evidence.encode(anew=self._evidence.is_encoded)
+        # As it is there already, it is asked for anew; with another input, what was kept will do.
+        same = self._evidence.placed == self._evidence.placement
+        self._evidence.encode(anew=same)
+
+    def _place(self) -> None:
+        self._evidence.placement = self.placement.currentData()
+        self._tell_job()
 
     def _follow(self, job: Job) -> None:
         self._job = job
@@ -115,6 +135,7 @@ class EncodePanel(QWidget):
 
     def tell(self) -> None:
         """Say how everything stands."""
+        self.placement.setCurrentIndex(self.placement.findData(self._evidence.placement))
         study, model = self._session.study, self._evidence.model
         if study is None:
             self.scan.setText("none is open")
@@ -143,7 +164,10 @@ class EncodePanel(QWidget):
 
             self.device.setText(str(select_device(self._evidence.device)).upper())
             card = model.card()
-            self.about.setText(str(card.get("provenance") or card.get("name") or ""))
+            trained = str(card["trained"])
+            if trained == "untrained":
+                trained = "untrained: what it points at means nothing"
+            self.about.setText(f"{card['name']}, {trained}")
         self._tell_job()
 
     def _tell_job(self) -> None:
@@ -160,7 +184,8 @@ class EncodePanel(QWidget):
             self.progress.setValue(round(100 * (job.share or 0)))
             self.progress.setFormat(f"{job.what}: %p %" if job.share is not None else job.what)
         else:
-            again = "Encode again" if self._evidence.is_encoded else "Encode"
+            same = self._evidence.placed == self._evidence.placement
+            again = "Encode again" if self._evidence.is_encoded and same else "Encode"
             self.encode.setText(f"{again} (Ctrl+E)")
         self.progress.setVisible(going)
 

@@ -340,3 +340,20 @@ def test_questions_stay_when_the_scan_is_encoded_again_or_the_report_changes(rea
         "Emphysema in both lungs.",
         "a mass in the left lung",
     ]
+
+
+def test_where_the_input_lies_is_chosen_and_told(ready: Desk, files: tuple[Path, Path]) -> None:
+    assert ready.evidence.placed == "center"
+    ready.evidence.placement = "tiled"
+    assert ready.evidence.placed == "center"  # what is shown was made so
+    ready.evidence.encode()
+    ready.wait()
+    assert ready.evidence.placed == "tiled"
+    result = ready.session.statements[0].result
+    model = ready.evidence.model
+    assert result is not None
+    assert model is not None
+    expected = align(model, read_volume(files[0]), Report.from_text(files[1].read_text()),
+                     placement="tiled", top_k=result.top_SK.shape[1])  # fmt: skip
+    np.testing.assert_array_equal(result.similarity_SN, expected.similarity_SN)
+    assert result.patches.shape == expected.patches.shape

@@ -83,6 +83,9 @@ def test_the_figure_is_the_commands_to_the_byte(
     ready: Desk, figures: FigureController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two lines that are copied, run on the same files, with a question of one's own."""
+    ready.evidence.placement = "lungs"
+    ready.evidence.encode()
+    ready.wait()
     ready.evidence.ask("-- mass in the 'left' lung")
     ready.wait()
     ready.session.select(2, 0)

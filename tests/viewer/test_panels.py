@@ -217,3 +217,29 @@ def test_lines_of_the_report_break_between_words_and_only_endless_words_within(
     assert metrics.boundingRect(rect, _WRAP, endless).width() <= rect.width()
     assert metrics.boundingRect(rect, _WRAP, texts[1]).width() > rect.width()
     panel.disconnect_all()
+
+
+# -- encoding -------------------------------------------------------------------------------------
+
+
+def test_the_input_is_placed_where_a_person_chooses(ready: Desk, qapp, qtbot) -> None:
+    from qtpy.QtCore import Qt
+
+    from simcrop_viewer.view.encode_panel import EncodePanel
+
+    panel = EncodePanel(ready.session, ready.evidence)
+    qtbot.addWidget(panel)
+    assert panel.encode.text() == "Encode again (Ctrl+E)"
+    assert "untrained: what it points at means nothing" in panel.about.text()
+    place = panel.placement.findData("tiled")
+    panel.placement.setCurrentIndex(place)
+    panel.placement.activated.emit(place)
+    assert panel.encode.text() == "Encode (Ctrl+E)"
+    before = panel.notes.count()
+    qtbot.mouseClick(panel.encode, Qt.LeftButton)
+    until(ready, qapp, lambda: ready.evidence.placed == "tiled" and not ready.jobs.running)
+    assert panel.encode.text() == "Encode again (Ctrl+E)"
+    told = [panel.notes.item(n).text() for n in range(panel.notes.count())]
+    assert len(told) <= before  # nothing is left out now
+    assert not [note for note in told if "left out" in note]
+    panel.disconnect_all()

@@ -54,6 +54,7 @@ class Office:
             "figure": self.figure.model_dump(),
             "model": self.desk.evidence.model and self.desk.evidence.model.model_id,
             "folder": self.desk.evidence.model_folder,
+            "placed": self.desk.evidence.placed,
         }
 
 
@@ -61,6 +62,9 @@ class Office:
 def office(ready: Desk) -> Office:
     """A study that is encoded, asked, and looked at in a way of its own."""
     made = Office(ready)
+    ready.evidence.placement = "lungs"
+    ready.evidence.encode()
+    ready.wait()
     for question in ("mass in the left lung", "pleural effusion"):
         ready.evidence.ask(question)
         ready.wait()

@@ -47,8 +47,23 @@ class SceneController:
         session.selection_changed.connect(self.draw)
         session.chosen.connect(self._jump)
         session.overlay.events.connect(self.draw)
+        self._seen = set(self.scenes)
         for scene in self.scenes:
             scene.moved = session.move_to
+
+    def show_only(self, scenes: Sequence[Scene]) -> None:
+        """Say which panes can be seen: the others are brought up to date once they are."""
+        late = set(scenes) - self._seen
+        self._seen = set(scenes)
+        if late:
+            for scene in late:
+                scene.move_to(self._session.position_mm)
+            self.draw()
+
+    @property
+    def seen(self) -> tuple[Scene, ...]:
+        """The panes that can be seen."""
+        return tuple(scene for scene in self.scenes if scene in self._seen)
 
     def close(self) -> None:
         """Let go of session and panes."""
@@ -64,7 +79,7 @@ class SceneController:
                 scene.close()
 
     def draw(self) -> None:
-        """Draw the evidence of what is selected in all panes."""
+        """Draw the evidence of what is selected in all panes that can be seen."""
         settings = self._session.overlay
         chosen = [
             (number, statement)
@@ -73,7 +88,7 @@ class SceneController:
         ]
         shown = self._shown(chosen) if settings.visible else []
         result = chosen[0][1].result if chosen else None
-        for scene in self.scenes:
+        for scene in self.seen:
             scene.show_evidence(
                 None if result is None else result.patches,
                 shown,
@@ -128,7 +143,7 @@ class SceneController:
                         layer.events.contrast_limits.connect(self._window_changed)
 
     def _move(self) -> None:
-        for scene in self.scenes:
+        for scene in self.seen:
             scene.move_to(self._session.position_mm)
 
     def _set_window(self) -> None:

@@ -283,6 +283,8 @@ class MainWindow:
             other.setVisible(alone or other is pane)
         for row in self._rows:
             row.setVisible(alone or row.isAncestorOf(pane))
+        shown = self.panes.values() if alone else [pane]
+        self.scenes.show_only([other.scene for other in shown])
 
     def _remember_report(self) -> None:
         study = self.session.study

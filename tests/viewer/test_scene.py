@@ -346,3 +346,22 @@ def test_three_dimensions_are_seen_from_the_front(panes: dict[str, Scene]) -> No
     view, up = np.array(camera.view_direction), np.array(camera.up_direction)
     assert view[1] > 0.7  # towards posterior
     assert up[0] > 0.7  # superior is up
+
+
+def test_panes_that_cannot_be_seen_wait_until_they_can(session: Session) -> None:
+    scenes = {name: Scene(name) for name in SCENES}
+    controller = SceneController(session, list(scenes.values()))
+    session.study_changed.emit()
+    before = scenes["coronal"].viewer.dims.point
+    axial = scenes["axial"].viewer.dims.point
+    controller.show_only([scenes["axial"]])
+    session.move_to(session.position_mm + 20)
+    assert scenes["axial"].viewer.dims.point != axial
+    assert scenes["coronal"].viewer.dims.point == before
+    controller.show_only(list(scenes.values()))
+    axis = {"coronal": 1, "sagittal": 2}
+    for name, number in axis.items():
+        place = layers.to_napari(session.position_mm)[number]
+        assert scenes[name].viewer.dims.point[number] == pytest.approx(place, abs=3)
+    assert scenes["coronal"].viewer.dims.point != before
+    controller.close()

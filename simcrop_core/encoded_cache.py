@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simcrop_core.encoded import Encoded, VolumeCard
@@ -13,6 +15,9 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.volume import CTVolume
 
 _SUFFIX = ".encoded.npz"
+_LONG_SINCE_S = 3600.0
+#: To be raised with every change of what preparing or encoding makes of the same scan and model.
+_VERSION = 1
 #: Room for some 400 scans of the paper's model, or 80 of one with a finer level.
 LIMIT_BYTES = 4 * 2**30
 
@@ -71,7 +76,11 @@ class EncodedCache:
             ``cannot-write``: the folder cannot be written to, or the disk is full.
         """
         path = self._path(volume, encoded.model_id, encoded.placement, encoded.precision)
+        with _refused_in_a_sentence(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         encoded.save(path)
+        with suppress(OSError):
+            path.chmod(0o600)
         self._make_room(path)
 
     def size_bytes(self) -> int:
@@ -80,14 +89,14 @@ class EncodedCache:
 
     def clear(self) -> None:
         """Remove all that was kept; other files in the folder stay."""
-        for _, _, path in self._kept():
+        for path in [*(path for _, _, path in self._kept()), *self._left_over()]:
             _remove(path)
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _path(self, volume: CTVolume, model_id: str, placement: str, precision: str) -> Path:
         card = VolumeCard.of(volume).to_dict()
-        made_of = json.dumps([card, model_id, placement, precision], sort_keys=True)
+        made_of = json.dumps([_VERSION, card, model_id, placement, precision], sort_keys=True)
         return self.folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:40]}{_SUFFIX}"
 
     def _kept(self) -> list[tuple[float, int, Path]]:
@@ -106,7 +115,18 @@ class EncodedCache:
                 found.append((facts.st_mtime, facts.st_size, path))
         return found
 
+    def _left_over(self, older_than_s: float = 0.0) -> list[Path]:
+        """What processes that were killed were writing."""
+        found = []
+        for path in self.folder.glob(f".*{_SUFFIX}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime >= older_than_s:
+                    found.append(path)
+        return found
+
     def _make_room(self, newest: Path) -> None:
+        for path in self._left_over(_LONG_SINCE_S):
+            _remove(path)
         kept = sorted(self._kept())
         spare = self.limit_bytes - sum(size for _, size, _ in kept)
         for _, size, path in kept:
@@ -115,6 +135,19 @@ class EncodedCache:
             if path != newest:
                 _remove(path)
                 spare += size
+
+
+@contextmanager
+def _refused_in_a_sentence(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise SimCroPError(
+            "The folder of encoded scans cannot be made",
+            path=folder,
+            code="cannot-write",
+            remedy="Choose another folder, or give it the right to be written.",
+        ) from e
 
 
 def _remove(path: Path) -> None:

@@ -280,7 +280,9 @@ def _add_models(commands: Any) -> None:
         _later("models", "run_create"),
         "make a model with fresh, untrained weights",
     )
-    create.add_argument("preset", metavar="PRESET", help="starter, grounded, paper or released")
+    create.add_argument(
+        "preset", metavar="PRESET", help="starter, grounded, pyramid, paper or released"
+    )
     create.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
     create.add_argument(
         "--text-encoder", metavar="T", help="minilm, a folder or a hub id, instead of the preset's"

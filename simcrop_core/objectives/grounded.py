@@ -79,7 +79,9 @@ class GroundedObjective(Objective):
         if config.cell_weight and model.config.vision.cells is None:
             raise _lacks(model, "has cells finer than patches", "vision.cells")
         if config.segmentation_weight and not _cuts_cells(model):
-            raise _lacks(model, "cuts the cells of a pyramid into classes", "segmentation")
+            raise _lacks(
+                model, "cuts the cells of a pyramid into classes", "segmentation_labels", "pyramid"
+            )
         start = math.log(config.temperature)
         self.log_region_temperature = (
             nn.Parameter(torch.tensor(start)) if config.uses_regions else None
@@ -329,10 +331,10 @@ def _cuts_cells(model: SimCroP) -> bool:
     return head is not None and head.kind == "pyramid"
 
 
-def _lacks(model: SimCroP, what: str, field: str) -> SimCroPError:
+def _lacks(model: SimCroP, what: str, field: str, preset: str = "grounded") -> SimCroPError:
     return SimCroPError(
         f"The objective grounded needs a model that {what}, and the model "
         f"{model.config.name!r} does not",
         code="model-lacks-part",
-        remedy=f"Set the model's {field}, as the preset grounded does.",
+        remedy=f"Set the model's {field}, and choose the preset {preset}.",
     )

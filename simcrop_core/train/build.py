@@ -7,7 +7,7 @@ from typing import Any
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.classification import with_classification
-from simcrop_core.model.config import ModelConfig, Provenance, model_config_from
+from simcrop_core.model.config import UNTRAINED, ModelConfig, Provenance, model_config_from
 from simcrop_core.model.presets import PRESETS, new_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.model.text import text_config_for
@@ -91,4 +91,7 @@ def trained_config(
     head = config.segmentation
     if head is not None and getattr(objective, "segmentation_weight", 0) > 0:
         head = head.model_copy(update={"trained": trained})
+    elif head is not None and head.trained != UNTRAINED:
+        since = f"{head.trained}, before its encoder went on: {trained}"
+        head = head.model_copy(update={"trained": since})
     return config.model_copy(update={"provenance": Provenance(**provenance), "segmentation": head})

@@ -19,6 +19,7 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives.base import Ranks
 from simcrop_core.phantoms import VALIDATION_SEED
+from simcrop_core.phantoms.truth_classes import CLASSES
 from simcrop_core.store import (
     AugmentationConfig,
     Loader,
@@ -151,6 +152,15 @@ def make_phantom_store(
     """
     from simcrop_core.datasets import phantom_sources
 
+    if segments(config) and (model.segmentation is None or model.segmentation.labels != CLASSES):
+        labels = () if model.segmentation is None else model.segmentation.labels
+        raise SimCroPError(
+            f"The label maps of phantoms are of {_named(CLASSES)}, and the model's segmentation "
+            f"head knows {_named(labels)}",
+            code="other-classes",
+            remedy="Set model.segmentation_labels as the recipe starter does, or train without "
+            "segmentation.",
+        )
     data = config.data
     place = Path(data.phantom_folder).expanduser() if data.phantom_folder else folder
     place = place / PHANTOMS_NAME if data.phantom_folder is None else place

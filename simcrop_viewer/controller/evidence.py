@@ -225,7 +225,13 @@ class EvidenceController:
         """
         if self._evidence is None or self._model is None:
             return None
+        self._asked += tuple(text for text in texts if text not in self._asked)
         return self._compare(texts, lambda found: then())
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All questions about the open study, those included that are still being answered."""
+        return self._asked
 
     def _compare(self, texts: Sequence[str], then: Callable[[list[int]], None]) -> Job:
         """Add words to the statements, each once; ``then`` learns where they stand."""
@@ -247,7 +253,11 @@ class EvidenceController:
 
         def take(result: AlignmentResult) -> None:
             now = self._evidence
-            if now is None or now.encoded is not evidence.encoded:
+            if now is None:
+                return
+            if now.encoded is not evidence.encoded:
+                if now.study == evidence.study:  # it was encoded again meanwhile
+                    self._compare(texts, then)
                 return
             statements, places = list(self._session.statements), []
             for row, sentence in enumerate(result.sentences):
@@ -256,7 +266,8 @@ class EvidenceController:
                     statements.append(Statement(sentence.text, sentence.section, result, row))
                     asked.append(sentence.text)
                 places.append(asked.index(sentence.text))
-            self._asked = tuple(s.text for s in statements if s.is_query)
+            own = tuple(s.text for s in statements if s.is_query)
+            self._asked = (*own, *(text for text in self._asked if text not in own))
             if len(statements) > len(self._session.statements):
                 self._session.set_statements(tuple(statements))
             then(places)

@@ -80,12 +80,24 @@ class SessionsController:
         named = None if model is None else (self._evidence.model_folder, model.model_id)
         try:
             placement = self._evidence.placed or self._evidence.placement
-            saved_session(self._session, self._figure, named, path, placement).write(path)
+            saved = saved_session(self._session, self._figure, named, path, placement)
+            self._with_what_is_to_come(saved).write(path)
         except SimCroPError as e:
             self.refused.emit(e)
             return False
         self.saved.emit(str(path))
         return True
+
+    def _with_what_is_to_come(self, saved: SavedSession) -> SavedSession:
+        """With the questions that have no answer yet, and what is to be selected then."""
+        questions, selection = self._evidence.asked, saved.selection
+        found, session = self._awaited, self._session
+        if found is not None and session.study is found.study:
+            questions = (*found.saved.questions, *(q for q in questions if q not in
+                         found.saved.questions))  # fmt: skip
+            if session.selection == self._selected:
+                selection = found.saved.selection
+        return saved.model_copy(update={"questions": questions, "selection": selection})
 
     def open(self, path: str | Path) -> Job:
         """Read a session and all that it names; the window changes only once all is there and

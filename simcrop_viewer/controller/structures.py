@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +134,10 @@ class StructuresController:
             )
             return None
 
+        if (foreign := _foreign_card(path)) is not None:
+            self.refused.emit(foreign)
+            return None
+
         def write(tell: Tell) -> str:
             from simcrop_core.segment import write_segmentation
 
@@ -153,6 +158,29 @@ class StructuresController:
     def _draw(self, *_: object) -> None:
         for scene in self._scenes:
             show_structures(scene, self.state.now, self.state.settings)
+
+
+def _foreign_card(labels: Path) -> SimCroPError | None:
+    """Why the file that would be written beside the labels must not be: it is something else."""
+    from simcrop_core.segment import card_path
+
+    try:
+        card = card_path(labels)
+        if not card.exists():
+            return None
+        data = json.loads(card.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and {"labels", "volume_ml"} <= set(data):
+            return None  # of earlier labels, which the person agreed to replace
+    except SimCroPError as e:
+        return e
+    except (OSError, ValueError, RecursionError):
+        pass
+    return SimCroPError(
+        "The names of the labels would take the place of another file",
+        path=card,
+        code="exists",
+        remedy="Choose another name, or move that file away.",
+    )
 
 
 def _laid_out(found: Segmentation, study: OpenStudy, tell: Tell) -> Structures:

@@ -81,6 +81,7 @@ class RecentStudies:
         if self._path is not None:
             text = _File(studies=self.studies).model_dump_json(indent=1)
             with suppress(SimCroPError), whole_file(self._path) as hidden:
+                hidden.touch(mode=0o600)  # names of files are nobody else's business
                 hidden.write_text(text + "\n", encoding="utf-8")
         self.changed.emit()
 

@@ -52,9 +52,10 @@ class SavedFile(_Part):
         SimCroPError
             ``session-file-missing``.
         """
+        # Beside the session first: a folder that was copied goes with its own files.
         places = [Path(self.path)]
         if self.beside is not None:
-            places.append(session.parent / self.beside)
+            places.insert(0, Path(os.path.normpath(session.absolute().parent / self.beside)))
         for place in places:
             if os.path.exists(place):  # also says no to what can be no path at all
                 return place

@@ -106,6 +106,7 @@ def test_nobody_elses_files_are_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     cache = EncodedCache(tmp_path, limit_bytes=0)
     keep(cache, 0)
+    (tmp_path / ".0123456789ab-left.encoded.npz").write_text("a process was killed here")
     cache.clear()
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -117,3 +118,20 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         keep(cache, 0)
     assert refusal.value.code in ("cannot-write", "not-a-folder")
     assert find(cache, scan()) is None
+
+
+def test_what_a_killed_process_left_goes_after_an_hour(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".{n}-x.encoded.npz" for n in ("0" * 12, "1" * 12))
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (1000, 1000))
+    keep(EncodedCache(tmp_path), 0)
+    assert not old.exists()
+    assert new.exists()  # somebody may be writing it now
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    keep(EncodedCache(tmp_path / "cache"), 0)
+    [path] = (tmp_path / "cache").iterdir()
+    assert [p.stat().st_mode & 0o077 for p in (path, path.parent)] == [0, 0]

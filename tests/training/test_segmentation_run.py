@@ -16,7 +16,7 @@ from simcrop_core.phantoms.study import make_phantom
 from simcrop_core.phantoms.truth_classes import CLASSES
 from simcrop_core.segment import segment
 from simcrop_core.store import open_store
-from simcrop_core.train.build import build_model
+from simcrop_core.train.build import build_model, trained_config
 from simcrop_core.train.data import open_data
 from simcrop_core.train.settings import with_settings
 
@@ -74,3 +74,27 @@ def test_options_that_contradict_are_refused(
     assert "asked for and left out" in capsys.readouterr().err
     assert main(["prepare", "studies.csv", "--classes", *store]) == 2
     assert "Only phantoms have label maps of classes" in capsys.readouterr().err
+
+
+def test_wrong_labels_are_told_before_phantoms_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "starter-tiny", "--out", str(tmp_path / "run")]
+    assert main([*words, "--set", 'model.segmentation_labels=["a", "b"]']) == 2
+    said = capsys.readouterr().err
+    assert "and the model's segmentation head knows a, b" in said
+    assert "Set model.segmentation_labels as the recipe starter does" in said
+    assert not (tmp_path / "run" / "phantoms").exists()
+
+
+def test_a_head_says_that_its_encoder_went_on_without_it() -> None:
+    config = build_model(recipe("starter-tiny").model, 0).config
+    own = recipe("starter-tiny").objective
+    once = trained_config(config, "one", own, 5)
+    assert once.segmentation is not None
+    later = trained_config(once, "two", recipe("grounded").objective, 9)
+    assert later.segmentation is not None
+    assert later.segmentation.trained == (
+        "grounded pre-training, run one, step 5, before its encoder went on: "
+        "grounded pre-training, run two, step 9"
+    )

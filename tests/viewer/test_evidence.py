@@ -357,3 +357,11 @@ def test_where_the_input_lies_is_chosen_and_told(ready: Desk, files: tuple[Path,
                      placement="tiled", top_k=result.top_SK.shape[1])  # fmt: skip
     np.testing.assert_array_equal(result.similarity_SN, expected.similarity_SN)
     assert result.patches.shape == expected.patches.shape
+
+
+def test_a_question_asked_while_the_scan_is_encoded_again_is_answered(ready: Desk) -> None:
+    ready.evidence.encode()
+    ready.evidence.ask("a mass in the left lung")
+    ready.wait()
+    assert queries(ready) == ("a mass in the left lung",)
+    assert ready.refused == []

@@ -83,6 +83,23 @@ def another(desk: Desk) -> Office:
     return Office(Desk(desk.jobs, desk.mailbox))
 
 
+def test_saving_before_the_evidence_has_come_loses_nothing(office: Office, tmp_path: Path) -> None:
+    path = tmp_path / "mine.simcrop"
+    office.sessions.save(path)
+    before = json.loads(path.read_text())
+    fresh = another(office.desk)
+    fresh.sessions.open(path)
+    while fresh.session.study is None:  # the scan has come, the evidence has not
+        fresh.desk.mailbox.read()
+    assert fresh.session.statements[0].result is None
+    assert fresh.sessions.save(path)
+    now = json.loads(path.read_text())
+    assert (now["questions"], now["selection"]) == (before["questions"], before["selection"])
+    fresh.desk.wait()
+    assert fresh.sessions.save(path)
+    assert json.loads(path.read_text())["questions"] == before["questions"]
+
+
 # -- there and back -------------------------------------------------------------------------------
 
 

@@ -202,9 +202,15 @@ def test_labels_are_written_as_the_command_writes_them(
     room.structures.segment()
     desk.wait()
     room.structures.export(files[0])
-    room.structures.export(tmp_path / "mine.nii.gz")
-    desk.wait()
-    assert [e.code for e in desk.refused] == ["same-file"]
+    report = tmp_path / "report.json"
+    report.write_text('{"findings": "A nodule."}')
+    room.structures.export(tmp_path / "report.nii.gz")
+    for _ in range(2):  # a pair of earlier labels is replaced
+        room.structures.export(tmp_path / "mine.nii.gz")
+        desk.wait()
+    assert [e.code for e in desk.refused] == ["same-file", "exists"]
+    assert report.read_text() == '{"findings": "A nodule."}'
+    assert not (tmp_path / "report.nii.gz").exists()
     words = ["segment", str(files[0]), "--model", str(tmp_path / "model"), "--out"]
     assert main([*words, str(tmp_path / "its.nii.gz")]) == 0
     for suffix in (".nii.gz", ".json"):

@@ -42,6 +42,8 @@ _NATIVE_FIRST = 3
 _NAME = r"\d+(\.\d+)+"
 _ANNOTATION = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _ROOM_MM = 2000.0
+# The largest of the published annotations is 33 mm across; a nodule is at most 30 by definition.
+_LARGEST_MM = 100.0
 
 
 class Nodule(NamedTuple):
@@ -221,7 +223,7 @@ def _nodule(row: dict[str, str], number: int, path: Path) -> Nodule:
         x, y, z, diameter = (float(row[name]) for name in _ANNOTATION[1:])
     except ValueError:
         x = y = z = diameter = float("nan")
-    possible = max(abs(x), abs(y), abs(z)) <= _ROOM_MM and 0 < diameter <= _ROOM_MM
+    possible = max(abs(x), abs(y), abs(z)) <= _ROOM_MM and 0 < diameter <= _LARGEST_MM
     if not possible:
         raise SimCroPError(
             f"Row {number}: The nodule's place or diameter is not possible",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from simcrop_core.datasets.dataset import Dataset, Fault
 from simcrop_core.errors import SimCroPError
@@ -16,7 +16,8 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
 from simcrop_core.study import Study
 
-Labels = Literal["structures", "classes"]
+if TYPE_CHECKING:
+    from simcrop_core.phantoms.study import Labels
 
 _ID = re.compile(r"phantom-(\d{6,})")
 

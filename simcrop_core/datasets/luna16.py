@@ -42,7 +42,7 @@ _NATIVE_FIRST = 3
 _NAME = r"\d+(\.\d+)+"
 _ANNOTATION = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _ROOM_MM = 2000.0
-# The largest of the published annotations is 33 mm across; a nodule is at most 30 by definition.
+# Beyond any of the published annotations, and beyond what is called a nodule (30 mm).
 _LARGEST_MM = 100.0
 
 

@@ -401,8 +401,9 @@ def test_native_masks_of_luna16_hold_0_and_3_to_5(tmp_path: Path) -> None:
         open_dataset(f"luna16:{tmp_path}").study(0)
 
 
-def test_annotations_that_are_not_possible_are_refused(tmp_path: Path) -> None:
-    make_luna16(tmp_path, {A: 0}, "authors", {A: [(0.0, 0.0, 0.0, -3.0)]})
+@pytest.mark.parametrize("diameter", [-3.0, 1999.0])
+def test_annotations_that_are_not_possible_are_refused(tmp_path: Path, diameter: float) -> None:
+    make_luna16(tmp_path, {A: 0}, "authors", {A: [(0.0, 0.0, 0.0, diameter)]})
     with pytest.raises(SimCroPError, match="Row 2: The nodule's place or diameter"):
         open_dataset(f"luna16:{tmp_path}")
 

@@ -143,7 +143,7 @@ def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
 def _paths(config: type[BaseModel], kind: Any) -> list[str]:
     """All fields that can be set, with those of one kind of objective."""
     paths = [field["path"] for field in fields_of(config) if field["path"] != "objective"]
-    objective = _objectives().get(kind)
+    objective = _objectives().get(kind) if "objective" in config.model_fields else None
     return paths + ([] if objective is None else [f["path"] for f in _fields(objective, _UNION)])
 
 

@@ -157,7 +157,7 @@ def test_an_objective_that_is_none_is_refused_in_words(name: str, setting: str) 
 
 
 def test_a_probe_has_no_objective() -> None:
-    with pytest.raises(SimCroPError, match="objective: there is no such field"):
+    with pytest.raises(SimCroPError, match=r"objective: there is no such field\. Correct"):
         with_settings(any_recipe("probe-luna16"), ["objective.kind=mae"])
 
 

@@ -9,7 +9,7 @@ import torch
 
 from simcrop_core.device import Precision, autocast, evaluating, select_device
 from simcrop_core.errors import SimCroPError
-from simcrop_core.views import center_view, whole_scan
+from simcrop_core.views import center_notes, center_view, whole_scan
 from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Classification:
     volume_id
         The scan's pseudonym.
     notes
-        The scan's notes.
+        The scan's notes, and what was not looked at or mirrored, in mm per side.
     """
 
     probabilities: dict[str, float]
@@ -81,7 +81,7 @@ def classify(
         exclusive=config.exclusive,
         model=model.card(),
         volume_id=volume.pseudonym,
-        notes=volume.notes,
+        notes=(*volume.notes, *center_notes(volume, model.input_spec)),
     )
 
 

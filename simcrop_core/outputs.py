@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simcrop_core.errors import SimCroPError
@@ -75,14 +75,31 @@ def whole_folder(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
             shutil.rmtree(place.with_name(name), ignore_errors=True)
 
 
-def remove_partial(parent: Path, names: Collection[str]) -> None:
-    """Remove what killed processes left of folders in ``parent``; nobody may be writing now."""
-    ends = {name[-200:] for name in names}
-    for place in (Path(parent), *(Path(parent) / name for name in names)):
+def remove_partial(parent: Path, names: Collection[str] | None) -> None:
+    """Remove what killed processes left of files and folders; nobody may be writing now.
+
+    Parameters
+    ----------
+    parent
+        Where they were being written.
+    names
+        What they would have been called. None: anything, in a folder that holds nothing else.
+    """
+    for place in (Path(parent), *(Path(parent) / name for name in names or ())):
         for entry in place.iterdir() if place.is_dir() else ():
-            left = re.fullmatch(r"\.[0-9a-f]{12}-(.+)", entry.name)
-            if left and left[1] in ends:
+            if not is_partial(entry.name, names):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
+
+
+def is_partial(name: str, names: Collection[str] | None) -> bool:
+    """Whether an entry is what a killed process left of one of ``names``; None: of anything."""
+    left = re.fullmatch(r"\.[0-9a-f]{12}-(.+)", name)
+    return left is not None and (names is None or left[1] in {n[-200:] for n in names})
 
 
 def refuse_file(folder: Path) -> None:

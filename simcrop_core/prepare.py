@@ -352,14 +352,8 @@ def _window_starts(shape: tuple[int, ...], spec: InputSpec) -> tuple[tuple[int, 
 
 
 def _left_out(whole: Grid, start: tuple[int, ...], shape: tuple[int, ...]) -> list[Note]:
-    opposite = dict(zip("RLAPSI", "LRPAIS", strict=True))
-    cut: list[str] = []
-    for axis, letter in enumerate(whole.axcodes):
-        before = start[axis] * whole.spacing_mm[axis]
-        after = (whole.shape[axis] - start[axis] - shape[axis]) * whole.spacing_mm[axis]
-        for mm, side in ((before, opposite[letter]), (after, letter)):
-            if mm >= whole.spacing_mm[axis]:
-                cut.append(f"{mm:.0f} mm {_SIDES[side]}")
+    after = [n - s - m for n, s, m in zip(whole.shape, start, shape, strict=True)]
+    cut = in_mm_per_side(whole, start, after)
     if not cut:
         return []
     return [
@@ -369,6 +363,17 @@ def _left_out(whole: Grid, start: tuple[int, ...], shape: tuple[int, ...]) -> li
             "The placement tiled leaves nothing out.",
         )
     ]
+
+
+def in_mm_per_side(grid: Grid, before: Sequence[int], after: Sequence[int]) -> list[str]:
+    """Voxels at both ends of each axis in words, ``"30 mm at the top"``; none for less than one."""
+    opposite = dict(zip("RLAPSI", "LRPAIS", strict=True))
+    words: list[str] = []
+    for axis, letter in enumerate(grid.axcodes):
+        for voxels, side in ((before[axis], opposite[letter]), (after[axis], letter)):
+            if voxels >= 1:
+                words.append(f"{voxels * grid.spacing_mm[axis]:.0f} mm {_SIDES[side]}")
+    return words
 
 
 _SIDES = {

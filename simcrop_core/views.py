@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.prepare import resampled_grid
+from simcrop_core.prepare import in_mm_per_side, resampled_grid
 from simcrop_core.resample import resample_linear
-from simcrop_core.volume import CTVolume
+from simcrop_core.volume import CTVolume, Note
 
 Shape = tuple[int, int, int]
 Array = NDArray[np.float32]
@@ -113,11 +114,38 @@ def take_view(scan_HWD: Array, view: View, wanted: Shape) -> Array:
 
 def center_view(scan_HWD: Array, wanted: Shape) -> Array:
     """The middle of a scan as the model's input, reflected where the scan is smaller."""
-    box = []
-    for n, most in zip(scan_HWD.shape, wanted, strict=True):
-        start = max(0, n // 2 - most // 2)
-        box.append(slice(start, start + most))
+    starts = _center_starts(scan_HWD.shape, wanted)
+    box = [slice(start, start + most) for start, most in zip(starts, wanted, strict=True)]
     return np.ascontiguousarray(reflected(scan_HWD[tuple(box)], wanted))
+
+
+def center_notes(volume: CTVolume, spec: InputSpec) -> tuple[Note, ...]:
+    """What :func:`center_view` leaves out of a scan and what it mirrors, in mm per side."""
+    grid, wanted = resampled_grid(volume.grid, spec), spec.shape
+    starts = _center_starts(grid.shape, wanted)
+    notes = []
+    beyond = [n - s - m for n, s, m in zip(grid.shape, starts, wanted, strict=True)]
+    if cut := in_mm_per_side(grid, starts, beyond):
+        text = f"Only the middle of the scan was looked at; left out: {', '.join(cut)}"
+        notes.append(Note("scan-larger-than-input", text))
+    ends = _mirrored(grid.shape, wanted)
+    if added := in_mm_per_side(grid, [a for a, _ in ends], [b for _, b in ends]):
+        text = (
+            "The scan is smaller than the model's input, and was continued by its mirror image: "
+            f"{', '.join(added)}"
+        )
+        notes.append(Note("scan-smaller-than-input", text))
+    return tuple(notes)
+
+
+def _center_starts(shape: Sequence[int], wanted: Shape) -> list[int]:
+    return [max(0, n // 2 - most // 2) for n, most in zip(shape, wanted, strict=True)]
+
+
+def _mirrored(shape: Sequence[int], wanted: Shape) -> list[tuple[int, int]]:
+    """Voxels that are missing before and behind, along each axis."""
+    missing = [max(0, m - n) for n, m in zip(shape, wanted, strict=True)]
+    return [(n // 2, n - n // 2) for n in missing]
 
 
 def reflected(values_HWD: Array, wanted: Shape) -> Array:
@@ -125,7 +153,7 @@ def reflected(values_HWD: Array, wanted: Shape) -> Array:
 
     The outermost voxel is not repeated, except of an axis that has only one.
     """
-    missing = [max(0, m - n) for n, m in zip(values_HWD.shape, wanted, strict=True)]
-    if not any(missing):
+    missing = _mirrored(values_HWD.shape, wanted)
+    if not any(map(any, missing)):
         return values_HWD
-    return np.pad(values_HWD, [(n // 2, n - n // 2) for n in missing], mode="reflect")
+    return np.pad(values_HWD, missing, mode="reflect")

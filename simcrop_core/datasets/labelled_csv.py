@@ -46,14 +46,21 @@ class LabelledSource:
         Raises
         ------
         SimCroPError
-            One of them cannot be read, the map marks nothing, or it lies elsewhere; the sentence
-            names the row.
+            One of them cannot be read, the map marks nothing, holds negative values, or lies
+            elsewhere; the sentence names the row.
         """
         with of_row(self.row):
             volume = read_volume(self.ct)
             labels_XYZ, grid = read_labels(self.labels)
             named = dict(self.names)
             held = {int(n) for n in np.unique(labels_XYZ)} - {0}
+            if held and min(held) < 0:
+                raise SimCroPError(
+                    f"This is no label map: it holds negative values, such as {min(held)}",
+                    path=self.labels,
+                    code="negative-labels",
+                    remedy="Name the file of the labels, whose numbers are 0 and above.",
+                )
             if not held & set(named):
                 raise SimCroPError(
                     "The label map marks none of its structures",

@@ -153,12 +153,12 @@ def read_mask_list(path: Path) -> MaskList:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        labels = tuple(data["labels"][str(n)] for n in range(len(data["labels"])))
+        labels = tuple(_name(data["labels"][str(n)]) for n in range(len(data["labels"])))
         splits = [
-            tuple(_pair(entry) for name in names for entry in data.get(name, ()))
+            tuple(_pair(entry) for name in names for entry in _entries(data.get(name, [])))
             for names in (("training",), ("validation",), ("testing", "test"))
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise SimCroPError(
             "This is not a list of images and masks",
             path=path,
@@ -172,5 +172,17 @@ def _pair(entry: object) -> tuple[str, str | None]:
     if isinstance(entry, str):
         return entry, None
     if isinstance(entry, dict):
-        return str(entry["image"]), str(entry["label"])
+        return _name(entry["image"]), _name(entry["label"])
     raise TypeError("An entry is a name, or an image with its mask.")
+
+
+def _entries(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError("A split is a list.")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError("A name is a text.")
+    return value

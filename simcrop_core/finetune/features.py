@@ -25,6 +25,9 @@ from simcrop_core.views import center_view, draw_view, take_view, whole_scan
 
 #: Of the last block; the first has none (timm's, with which the authors build their encoder).
 DROP_PATH = 0.1
+#: To be counted up with every change of the views or features of the same scan, here or in
+#: :mod:`simcrop_core.views`: kept ones are then computed anew.
+FEATURES_VERSION = 1
 
 Array = NDArray[np.float32]
 Item = TypeVar("Item")

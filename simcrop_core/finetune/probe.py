@@ -5,9 +5,9 @@ Shapes in names: N scans; V views of a scan; D the width of a feature; K labels 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from simcrop_core.datasets.dataset import ScanFile
-from simcrop_core.device import Progress, resolve_precision, select_device, silent
+from simcrop_core.device import Progress, select_device, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.classification import ClassificationResult, accuracy, auc_by_label
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.head import FittedHead, Views, fit_head, logits_of, probabilities
+from simcrop_core.finetune.kept import KeptFeatures
 from simcrop_core.finetune.lists import Scans, open_scans, radchestct_scans
 from simcrop_core.finetune.transfer import LABELS, as_radchestct
 from simcrop_core.model.checkpoint import load_model, save_model
 from simcrop_core.model.classification import with_classification
 from simcrop_core.model.config import ClassificationConfig
 from simcrop_core.model.simcrop import SimCroP
-from simcrop_core.outputs import refuse_unwritable, whole_file
+from simcrop_core.outputs import is_partial, refuse_unwritable, remove_partial, whole_file
 from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.volume import Note
 
 RESULT, CONFIG, MODEL, FEATURES = "result.json", "config.json", "model", "features"
-#: Scans whose features are kept in one file.
-_PIECE = 256
-
-_Make = Callable[[Sequence[ScanFile]], Iterator[NDArray[np.float32]]]
+_OURS = (RESULT, CONFIG, FEATURES, MODEL, LOCK_NAME)
+#: What another head on the same features may change, and what only says how it is computed.
+_MAY_CHANGE = ("head.", "data.workers.", "encode_batch.", "accelerator.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,10 +117,11 @@ def run_probe(
     Raises
     ------
     SimCroPError
-        The model, a list or a scan is missing or damaged; the folder holds another probe.
+        The model, a list or a scan is missing or damaged; the folder holds something else, or
+        a probe that differs in more than its head.
     """
     out, say = Path(out), progress or silent
-    _check_folder(out, resume)
+    _check_folder(out, config, resume)
     say("loading the model", 0, 1)
     model = load_model(_given(config.model, "model"))
     lists = _Lists.of(config)
@@ -135,7 +135,7 @@ def run_probe(
         precision=config.precision,
     )
     with _locked(out):
-        cache = _Cache(out / FEATURES, maker, say)
+        cache = KeptFeatures(out / FEATURES, maker, say)
         result, head = _fitted(config, lists, maker, cache, say)
         say("writing", 0, 1)
         _write(out, result, with_classification(model, _head_config(config), head))
@@ -155,13 +155,15 @@ def _locked(out: Path) -> Iterator[None]:
             ) from e
         raise
     try:
+        remove_partial(out, _OURS)
+        remove_partial(out / FEATURES, None)
         yield
     finally:
         lock.release()
 
 
 def _fitted(
-    config: ProbeConfig, lists: _Lists, maker: FeatureMaker, cache: _Cache, say: Progress
+    config: ProbeConfig, lists: _Lists, maker: FeatureMaker, cache: KeptFeatures, say: Progress
 ) -> tuple[ProbeResult, nn.Linear]:
     task, share = config.task, config.share
     classes, truth = task.classes, lists.training.labels_NK
@@ -202,6 +204,7 @@ def _fitted(
     if fitted.validations == () and lists.validation is not None:
         text = "The run was too short to be validated: the head is that of the last step"
         notes.append(Note("not-validated", text))
+    notes += cache.notes
     result = ProbeResult(
         config, maker.model.card(), lists.counts(), fitted, figures, external, tuple(notes)
     )
@@ -209,7 +212,7 @@ def _fitted(
 
 
 def _transferred(
-    config: ProbeConfig, head: nn.Linear, scans: Scans, cache: _Cache
+    config: ProbeConfig, head: nn.Linear, scans: Scans, cache: KeptFeatures
 ) -> ClassificationResult:
     found_NF = probabilities(head, cache.testing(scans), 0).astype(np.float64)
     truth = scans.labels_NK if config.protocol == "released" else None
@@ -217,7 +220,7 @@ def _transferred(
     return auc_by_label(scores_NK, scans.labels_NK, LABELS, draws=config.draws, seed=config.seed)
 
 
-def _views(config: ProbeConfig, scans: Scans, maker: FeatureMaker, cache: _Cache) -> Views:
+def _views(config: ProbeConfig, scans: Scans, maker: FeatureMaker, cache: KeptFeatures) -> Views:
     """Where the head's features come from: computed once, or anew for every pass."""
     if config.views is not None:
         table_NVD = cache.training(scans, config.views)
@@ -257,7 +260,7 @@ class _Lists:
     def of(cls, config: ProbeConfig) -> _Lists:
         task = config.task
         root, lists = (
-            Path(_given(getattr(config.data, n), f"data.{n}")) for n in ("root", "lists")
+            _folder(_given(getattr(config.data, n), f"data.{n}")) for n in ("root", "lists")
         )
         training, validation, testing = (
             open_scans(task, root, lists, name)
@@ -265,7 +268,7 @@ class _Lists:
         )
         external = None
         if config.data.external is not None:
-            external = radchestct_scans(Path(config.data.external), lists)
+            external = radchestct_scans(_folder(config.data.external), lists)
         notes = [*testing.notes, *(() if external is None else external.notes)]
         if both := set(training.ids) & set(testing.ids):
             text = f"{len(both)} scans are in the training list and in the test list"
@@ -290,64 +293,6 @@ class _Lists:
             "testing": len(self.testing),
             "external": 0 if self.external is None else len(self.external),
         }
-
-
-class _Cache:
-    """Features on disk, piece by piece, each kept under what it was made of.
-
-    A probe that is stopped, or finds a scan that cannot be read, loses one piece at most.
-    """
-
-    def __init__(self, folder: Path, maker: FeatureMaker, say: Progress) -> None:
-        self.folder, self.maker, self.say = folder, maker, say
-
-    def training(self, scans: Scans, views: int) -> NDArray[np.float32]:
-        """``(N, V, D)``: so many views of each scan."""
-        how = f"{views} views, seed {self.maker.seed}, dropped {self.maker.drop_path}"
-        numbers = range(views)
-        return self._kept(
-            scans, how, lambda some: self.maker.training(some, numbers), "encoding training views"
-        )
-
-    def testing(self, scans: Scans) -> NDArray[np.float32]:
-        """``(N, D)``: the middle of each scan."""
-        return self._kept(scans, "middle", self.maker.testing, "encoding scans")[:, 0]
-
-    def _kept(self, scans: Scans, how: str, make: _Make, what: str) -> NDArray[np.float32]:
-        pieces = []
-        for start in range(0, len(scans), _PIECE):
-            some = scans.sources[start : start + _PIECE]
-            path = self.folder / f"{self._key(some, how)}.npy"
-            piece = _read_piece(path, len(some))
-            if piece is None:
-                rows = []
-                for row in make(some):
-                    rows.append(row)
-                    self.say(what, start + len(rows), len(scans))
-                piece = np.stack(rows)
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with whole_file(path) as hidden, hidden.open("wb") as file:
-                    np.save(file, piece)
-            pieces.append(piece)
-        return np.concatenate(pieces)
-
-    def _key(self, sources: Sequence[ScanFile], how: str) -> str:
-        maker = self.maker
-        digest = hashlib.sha256()
-        precision = resolve_precision(maker.device, maker.precision)
-        for word in (maker.model.model_id, precision, how, *(s.stamp() for s in sources)):
-            digest.update(f"{word}\n".encode())
-        return digest.hexdigest()[:24]
-
-
-def _read_piece(path: Path, count: int) -> NDArray[np.float32] | None:
-    """A piece of features as it was kept; None of one that is absent or was cut short."""
-    try:
-        piece = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    whole = piece.ndim == 3 and len(piece) == count and piece.dtype == np.float32
-    return piece if whole else None
 
 
 def _write(out: Path, result: ProbeResult, model: SimCroP) -> None:
@@ -377,10 +322,14 @@ def _given(value: str | None, field: str) -> str:
     return value
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def _folder(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # Path's own fails for unknown people
+
+
+def _check_folder(out: Path, config: ProbeConfig, resume: bool) -> None:
     refuse_unwritable(out)
-    there = [n for n in (RESULT, CONFIG, FEATURES, MODEL, LOCK_NAME) if (out / n).exists()]
-    others = out.is_dir() and any(p.name not in there for p in out.iterdir())
+    there = [p.name for p in out.iterdir()] if out.is_dir() else []
+    others = any(n not in _OURS and not is_partial(n, _OURS) for n in there)
     if others or (there and not resume):
         raise SimCroPError(
             "There is something here already",
@@ -388,3 +337,39 @@ def _check_folder(out: Path, resume: bool) -> None:
             code="exists",
             remedy="Choose another folder, or add --resume to go on with a probe in this one.",
         )
+    if (out / CONFIG).exists():
+        _check_same(out / CONFIG, config)
+
+
+def _check_same(path: Path, config: ProbeConfig) -> None:
+    """Refuse to put a probe in the place of one that is more than another head of it."""
+    try:
+        earlier = ProbeConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise SimCroPError(
+            "What probe is in this folder cannot be told: its configuration is damaged",
+            path=path,
+            code="bad-config",
+            remedy="Choose another folder.",
+        ) from e
+    before, now = (dict(_leaves(c.model_dump(mode="json"))) for c in (earlier, config))
+    changed = [
+        f"{name} was {before[name]}, not {now[name]}"
+        for name in now
+        if before[name] != now[name] and not f"{name}.".startswith(_MAY_CHANGE)
+    ]
+    if changed:
+        raise SimCroPError(
+            f"There is another probe here: {'; '.join(changed)}",
+            path=path.parent,
+            code="other-probe",
+            remedy="Choose another folder; here only the head may be another (--set head.*).",
+        )
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

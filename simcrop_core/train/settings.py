@@ -86,7 +86,7 @@ def _value(text: str) -> Any:
 
 
 def _put(data: dict[str, Any], steps: Sequence[str], value: Any) -> None:
-    if steps == ["objective", "kind"] and data["objective"].get("kind") != value:
+    if steps == ["objective", "kind"] and _kind(data) not in (None, value):
         data["objective"] = {}
     *parents, last = steps
     node: Any = data
@@ -97,6 +97,13 @@ def _put(data: dict[str, Any], steps: Sequence[str], value: Any) -> None:
         if not isinstance(node, dict):
             raise ValueError("there is no such field")
     node[last] = value
+
+
+def _kind(data: Any) -> str | None:
+    """The kind of a configuration's objective; None where it has none, as probes."""
+    objective = data.get("objective") if isinstance(data, Mapping) else None
+    kind = objective.get("kind") if isinstance(objective, Mapping) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _bad_config(faults: Sequence[str], path: str | None) -> SimCroPError:
@@ -114,7 +121,7 @@ def _bad_config(faults: Sequence[str], path: str | None) -> SimCroPError:
 def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
     """One fault of pydantic's in our words."""
     steps = [str(step) for step in fault["loc"]]
-    kind = data.get("objective", {}).get("kind") if isinstance(data, Mapping) else None
+    kind = _kind(data)
     if len(steps) > 1 and steps[0] == "objective" and steps[1] == kind:
         del steps[1]  # the union's member, which is no field
     where = ".".join(steps)
@@ -136,7 +143,7 @@ def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
 def _paths(config: type[BaseModel], kind: Any) -> list[str]:
     """All fields that can be set, with those of one kind of objective."""
     paths = [field["path"] for field in fields_of(config) if field["path"] != "objective"]
-    objective = _objectives().get(kind)
+    objective = _objectives().get(kind) if "objective" in config.model_fields else None
     return paths + ([] if objective is None else [f["path"] for f in _fields(objective, _UNION)])
 
 

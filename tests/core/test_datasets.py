@@ -440,9 +440,17 @@ def test_bad_lists_are_refused(tmp_path: Path) -> None:
         read_case_list(twice)
     with pytest.raises(SimCroPError, match="whole number"):
         read_case_list(write_csv(tmp_path / "b.csv", [{"n": "x", "l": "high"}]))
-    (tmp_path / "c.json").write_text('{"labels": {}, "training": [3]}')
-    with pytest.raises(SimCroPError, match="not a list of images"):
-        read_mask_list(tmp_path / "c.json")
+    for text in (
+        '{"labels": {}, "training": [3]}',
+        '{"labels": {"0": null}, "training": []}',
+        '{"labels": {"0": " "}, "training": []}',
+        '{"labels": {}, "training": "abc"}',
+        '{"labels": {}, "training": [{"image": null, "label": "b"}]}',
+        "[" * 200_000,
+    ):
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(SimCroPError, match="not a list of images"):
+            read_mask_list(tmp_path / "c.json")
 
 
 # -- masks --------------------------------------------------------------------------------------

@@ -297,6 +297,8 @@ def as_is(folder: Path) -> None:
         ({}, broken, "Row 2:"),
         ({}, elsewhere, "Row 2: The mask and the scan have no place in common"),
         ({}, unmarked, "Row 2: The label map marks none"),
+        ({"labels": "ct.nii.gz", "names": '{"40": "left lung"}'}, as_is,
+         "Row 2: This is no label map: it holds negative values, such as -"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_probe import (
     SPEC,
     cc_ccii_task,
@@ -24,15 +27,17 @@ from simcrop_core.classify import classify
 from simcrop_core.datasets import open_dataset
 from simcrop_core.datasets.ct_rate import volume_paths
 from simcrop_core.errors import SimCroPError
-from simcrop_core.finetune import probe as probe_module
+from simcrop_core.finetune import kept
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.probe import ProbeResult, run_probe
+from simcrop_core.geometry import Grid
 from simcrop_core.model import ClassificationConfig, load_model, save_model, with_classification
 from simcrop_core.statements import FINDINGS
 from simcrop_core.train.build import build_model
 from simcrop_core.train.config import ModelSource
 from simcrop_core.train.lock import RunLock
+from simcrop_core.volume import CTVolume
 
 TRAIN, TEST = range(8), range(8, 14)
 
@@ -302,20 +307,119 @@ def test_features_are_kept_for_the_next_head(
     other = probe("ct-rate", ct_rate, model, head={"lr": 0.5})
     assert run_probe(tmp_path / "out", other, resume=True).fitted.losses != first.fitted.losses
     assert not counted
-    # Damaged ones are made again; those of another seed are others.
-    for path in (tmp_path / "out" / "features").iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    assert run_probe(tmp_path / "out", config, resume=True).to_dict() == first.to_dict()
+    # So are they for the same views of another version of this code.
+    monkeypatch.setattr(kept, "FEATURES_VERSION", kept.FEATURES_VERSION + 1)
+    run_probe(tmp_path / "out", config, resume=True)
     assert counted
-    counted.clear()
-    run_probe(tmp_path / "out", probe("ct-rate", ct_rate, model, seed=4), resume=True)
-    assert counted
+
+
+def cut_short(data: bytes) -> bytes:
+    return data[:100]
+
+
+def one_byte_flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :]
+
+
+def another_packed_file(data: bytes) -> bytes:
+    return b"PK\x03\x04" + data[4:100]
+
+
+@pytest.mark.parametrize("spoil", [cut_short, one_byte_flipped, another_packed_file])
+def test_damaged_features_are_computed_anew_with_a_note(
+    tmp_path: Path, model: Path, ct_rate: dict[str, str], spoil: Callable[[bytes], bytes]
+) -> None:
+    config = probe("ct-rate", ct_rate, model)
+    first = run_probe(tmp_path / "out", config)
+    pieces = sorted((tmp_path / "out" / "features").iterdir())
+    before = [path.read_bytes() for path in pieces]
+    assert len(pieces) == 2
+    for path in pieces:
+        path.write_bytes(spoil(path.read_bytes()))
+    mended = run_probe(tmp_path / "out", config, resume=True)
+    assert codes(mended) - codes(first) == {"damaged-features"}
+    assert mended.test.to_dict() == first.test.to_dict()
+    for path, data in zip(pieces, before, strict=True):
+        with np.load(path) as new, np.load(io.BytesIO(data)) as old:
+            np.testing.assert_array_equal(new["features"], old["features"])
+    assert codes(run_probe(tmp_path / "out", config, resume=True)) == codes(first)
+
+
+def test_another_probe_is_not_written_over(
+    tmp_path: Path, model: Path, ct_rate: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    run_probe(out, probe("ct-rate", ct_rate, model))
+    before = (out / "result.json").read_bytes()
+    for change, words in (
+        ({"protocol": "released"}, "protocol was clean, not released"),
+        ({"seed": 4}, "seed was 0, not 4"),
+        ({"views": None}, "views was 3, not None"),
+    ):
+        with pytest.raises(SimCroPError, match=f"another probe here: {words}") as refused:
+            run_probe(out, probe("ct-rate", ct_rate, model, **change), resume=True)
+        assert "Choose another folder" in refused.value.remedy
+    with pytest.raises(SimCroPError, match=r"data\.fraction was 1\.0, not 0\.1"):
+        part = {**ct_rate, "fraction": "0.1"}
+        run_probe(out, probe("ct-rate", part, model, head={"lr": 1}), resume=True)
+    assert (out / "result.json").read_bytes() == before
+    # How it is computed may change.
+    run_probe(out, probe("ct-rate", {**ct_rate, "workers": "1"}, model), resume=True)
+    (out / "config.json").write_text("{")
+    with pytest.raises(SimCroPError, match="its configuration is damaged"):
+        run_probe(out, probe("ct-rate", ct_rate, model), resume=True)
+
+
+def test_what_a_killed_probe_left_half_written_does_not_stop_it(
+    tmp_path: Path, model: Path, ct_rate: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "features").mkdir(parents=True)
+    (out / "features" / ".0123456789ab-00.npz").write_bytes(b"half")
+    (out / ".0123456789ab-config.json").write_bytes(b"half")
+    (out / ".0123456789ab-model").mkdir()
+    (out / ".0123456789ab-model" / "config.json").write_bytes(b"half")
+    run_probe(out, probe("ct-rate", ct_rate, model), resume=True)
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    (out / ".0123456789ab-mine").write_bytes(b"something else")
+    with pytest.raises(SimCroPError, match="something here already"):
+        run_probe(out, probe("ct-rate", ct_rate, model), resume=True)
+    assert (out / ".0123456789ab-mine").exists()
+
+
+def test_folders_may_start_at_home(
+    tmp_path: Path, model: Path, ct_rate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(ct_rate["lists"]).parent
+    monkeypatch.setenv("HOME", str(home))
+    at_home = {name: f"~/{Path(folder).name}" for name, folder in ct_rate.items()}
+    result = run_probe(tmp_path / "out", probe("ct-rate", at_home, model))
+    assert result.scans["training"] == 8
+
+
+def scan_of(shape: tuple[int, int, int]) -> CTVolume:
+    return CTVolume(np.zeros(shape, np.int16), Grid(shape, np.diag([10.0, 10.0, 9.0, 1.0])))
+
+
+def test_what_classify_leaves_out_and_mirrors_is_noted(model: Path) -> None:
+    config = ClassificationConfig(labels=("a", "b"))
+    volume = scan_of((51, 21, 40))
+    own = with_classification(load_model(model), config, torch.nn.Linear(24, 2))
+    notes = {note.code: note.text for note in classify(own, volume, device="cpu").notes}
+    # 51 x 21 x 40 voxels of the model's own spacing, of which it takes 32 x 24 x 40.
+    assert notes["scan-larger-than-input"].endswith(
+        "left out: 90 mm on the patient's right, 100 mm on the patient's left."
+    )
+    assert notes["scan-smaller-than-input"].endswith("image: 10 mm in front, 20 mm behind.")
+    fits = scan_of((32, 24, 40))
+    assert not classify(own, fits, device="cpu").notes
 
 
 def test_what_was_encoded_before_a_scan_that_cannot_be_read_is_kept(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "_PIECE", 2)
+    monkeypatch.setattr(kept, "_PIECE", 2)
     folders = ct_rate_task(tmp_path, range(6), range(6, 8))
     path = volume_paths(Path(folders["root"]), "train_5_a_1")[0]
     whole = path.read_bytes()
@@ -323,7 +427,7 @@ def test_what_was_encoded_before_a_scan_that_cannot_be_read_is_kept(
     config = probe("ct-rate", folders, model, encode_batch=1)
     with pytest.raises(SimCroPError, match="Scan train_5_a_1"):
         run_probe(tmp_path / "out", config)
-    assert len(list((tmp_path / "out" / "features").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "out" / "features").glob("*.npz"))) == 2
     path.write_bytes(whole)
     read = []
     scan = FeatureMaker._scan

@@ -265,6 +265,24 @@ KINDS = ("ct-rate", "radchestct", "cc-ccii", "luna16", "btcv")
 SIZES = ("--shape", "32,24,16", "--spacing", "6,6,12", "--patch", "8,8,4", "--margin", "0,0,0")
 
 
+def test_a_list_of_both_splits_is_refused_whatever_it_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = tmp_path / "data", tmp_path / "store"
+    make_btcv(root, {"training": {"btcv_001": 0}, "validation": {"btcv_035": 1}})
+    both = (root / "dataset.json").read_text()
+    path = tmp_path / "list.txt"
+    command = ["prepare", f"btcv:{root}", "--store", str(store), "--workers", "1", *SIZES]
+    for text in (both, f"\n  {both}"):
+        path.write_text(text)
+        assert main([*command, "--list", str(path)]) == 2
+        assert "would be put into one store" in capsys.readouterr().err
+    assert not store.exists()
+    path.write_text(json.dumps({**json.loads(both), "validation": []}))
+    assert main([*command, "--list", str(path)]) == 0
+    assert len(open_store(store)) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_prepare_takes_them_all(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

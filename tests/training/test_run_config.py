@@ -146,6 +146,21 @@ def test_probes_are_recipes_that_settings_change() -> None:
         any_recipe("probe-btcv")
 
 
+@pytest.mark.parametrize("name", ["probe-luna16", "smoke"])
+@pytest.mark.parametrize(
+    "setting", ["objective=5", "objective=null", "objective=[1]", "objective.kind=[1]"]
+)
+def test_an_objective_that_is_none_is_refused_in_words(name: str, setting: str) -> None:
+    with pytest.raises(SimCroPError, match="in the config: objective") as refused:
+        with_settings(any_recipe(name), [setting])
+    assert refused.value.code == "bad-config"
+
+
+def test_a_probe_has_no_objective() -> None:
+    with pytest.raises(SimCroPError, match=r"objective: there is no such field\. Correct"):
+        with_settings(any_recipe("probe-luna16"), ["objective.kind=mae"])
+
+
 # -- forms --------------------------------------------------------------------------------------
 
 

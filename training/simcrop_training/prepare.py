@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from simcrop_core.cli.terminal import progress_bar
-from simcrop_core.datasets import open_dataset, preflight, public_name
+from simcrop_core.datasets import open_dataset, preflight, public_name, read_mask_list
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.store import BuildTally, StoreSettings, build_store
@@ -174,14 +174,34 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 def _refuse_undivided(arguments: argparse.Namespace) -> None:
     """A public data set is never made into one store with the scans it is evaluated on."""
     name = public_name(arguments.source)
-    csv = arguments.list is not None and arguments.list.suffix.lower() != ".json"
-    if name is None or arguments.split or csv or arguments.preflight:
+    if name is None or arguments.split or arguments.preflight:
+        return
+    if arguments.list is not None and not _is_divided_list(arguments.list):
         return
     raise SimCroPError(
         f"{name}'s training and validation scans would be put into one store",
         code="no-split",
         remedy="Add --split train, --split valid or a --list of scans for one of them.",
     )
+
+
+def _is_divided_list(path: Path) -> bool:
+    """Whether a list names scans of more than one split, as JSON lists can, whatever it is called.
+
+    Raises
+    ------
+    SimCroPError
+        It is JSON, and no list of images and masks.
+    """
+    try:
+        with path.open("rb") as file:
+            is_json = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError:
+        return False  # opening the data set says what is wrong
+    if not is_json:
+        return False
+    listed = read_mask_list(path)
+    return sum(map(bool, (listed.training, listed.validation, listed.testing))) > 1
 
 
 def _tell(tally: BuildTally, folder: Path, as_json: bool) -> None:

@@ -45,7 +45,11 @@ def run_command(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+        try:
+            arguments = make_parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+        except SystemExit:
+            sys.stdout.flush()  # help may wait in a buffer, and fail when nobody listens any more
+            raise
     except OSError as e:  # some versions of argparse let it through when they print help
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(e, BrokenPipeError):  # whoever read it has gone

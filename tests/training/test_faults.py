@@ -22,6 +22,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.model import save_model
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.model.text_folder import locate_text_encoder
+from simcrop_core.objectives import MaeConfig
 from simcrop_core.objectives.m3ae import M3aeObjective
 from simcrop_core.objectives.mae import MaeObjective
 from simcrop_core.store import open_store
@@ -252,7 +253,7 @@ def made(tiny_model: SimCroP) -> Checkpoint:
     return Checkpoint(
         step=1,
         config={"name": "tiny"},
-        model_config=trained_config(tiny_model.config, "tiny", "mae", 1),
+        model_config=trained_config(tiny_model.config, "tiny", MaeConfig(), 1),
         model=whole_state(tiny_model),
         objective={},
         optimiser={},

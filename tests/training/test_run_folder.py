@@ -19,6 +19,7 @@ from boxes import tiny_config
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model import load_model
 from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.objectives import MaeConfig
 from simcrop_core.train import checkpoint as checkpoints_module
 from simcrop_core.train import launch
 from simcrop_core.train.build import trained_config
@@ -269,7 +270,7 @@ def made(tiny_model: SimCroP) -> Checkpoint:
     return Checkpoint(
         step=3,
         config={"name": "tiny"},
-        model_config=trained_config(tiny_model.config, "tiny", "mae", 3),
+        model_config=trained_config(tiny_model.config, "tiny", MaeConfig(), 3),
         model=state,
         objective={},
         optimiser={"exp_avg.model.vision.cls_token": torch.randn(1, 1, 48)},

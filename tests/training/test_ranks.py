@@ -71,6 +71,7 @@ def in_ranks(count: int, do: Callable[[int], None]) -> list[int]:
     for rank in range(count):
         child = os.fork()
         if not child:
+            signal.alarm(180)  # one that hangs ends, and fails its test
             code = 1
             try:
                 os.environ |= {

@@ -7,7 +7,7 @@ A run of a small model goes on from kill to kill until it is at its end; then it
 last weights are compared, bit for bit, with those of a run that was never stopped, and the next
 run begins. After every kill all checkpoints that the run had acknowledged in its events are read
 whole. Kills are of two kinds, in turn: after a random time, and a random moment after a save has
-begun. Most runs are forked from this process, which has loaded everything; some are the command.
+begun. Most runs are forked from a process that has loaded everything; some are the command.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import os
 import platform
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
 from boxes import command_settings, make_box_store, merged, tiny_settings
+from processes import start
 
 from simcrop_core.model import save_model
 from simcrop_core.train.build import build_model
@@ -39,6 +41,8 @@ from simcrop_core.train.config import RunConfig
 from simcrop_core.train.events import EVENTS_NAME, read_events
 from simcrop_core.train.launch import train
 
+TRAINING, OUTPUT = "simcrop_training", "output.txt"
+WAIT_S = 300.0  # of a run that nobody kills
 BEGIN, END = "<!-- crash: begin -->", "<!-- crash: end -->"
 
 
@@ -92,7 +96,7 @@ class Campaign:
         self.settings = settings
         self.words = command_settings(store, folder / "model", **changes)
         self.reference = folder / "reference"
-        self._wait(self._fork(self.reference))
+        self._wait(self._start(self.reference))
         self.losses = _losses(self.reference)
         assert len(self.losses) == steps, "the reference run did not come to its end"
 
@@ -107,53 +111,45 @@ class Campaign:
     def _one_run(self, run: Path, kills: int, by_command: int) -> None:
         while self.tally.kills < kills:
             command = kills - self.tally.kills <= by_command
-            process = self._start_command(run) if command else self._fork(run)
+            process = self._start_command(run) if command else self._start(run)
             if not self._kill(process, run, command):
                 break  # it came to its end first
             self._check(run)
         else:
-            self._wait(self._fork(run))  # the last run is brought to its end
+            self._wait(self._start(run))  # the last run is brought to its end
         self._compare(run)
 
     # -- processes ------------------------------------------------------------------------------
 
-    def _fork(self, run: Path) -> int:
-        process = os.fork()
-        if process:
-            return process
-        code = 1
-        try:
-            out = os.open(self.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(out, 1)
-            os.dup2(out, 2)
-            train(run, RunConfig.model_validate(self.settings), resume=True)
-            code = 0
-        finally:
-            os._exit(code)
+    def _start(self, run: Path) -> BaseProcess:
+        """The run, in a process that has loaded everything already."""
+        return start(partial(_train, self.folder, run, self.settings))
 
-    def _start_command(self, run: Path) -> int:
+    def _start_command(self, run: Path) -> BaseProcess:
         self.tally.by_command += 1
         words = ["run", "smoke", "--out", str(run), "--resume", *self.words]
-        with open(self.folder / "output.txt", "ab") as out:
-            return subprocess.Popen(
-                [sys.executable, "-m", "simcrop_training", *words], stdout=out, stderr=out
-            ).pid
+        return start(partial(_become, self.folder, [sys.executable, "-m", TRAINING, *words]))
 
-    def _wait(self, process: int) -> None:
-        self._refuse_failure(os.waitpid(process, 0)[1])
+    def _wait(self, process: BaseProcess) -> None:
+        process.join(WAIT_S)
+        if process.is_alive():
+            process.kill()
+            raise RuntimeError(f"A run that nobody killed was not done after {WAIT_S} s.")
+        self._refuse_failure(process)
 
-    def _ended(self, process: int) -> bool:
-        """Whether a child ended by itself; it is then waited for."""
-        done, status = os.waitpid(process, os.WNOHANG)
-        self._refuse_failure(status)
-        return bool(done)
+    def _ended(self, process: BaseProcess) -> bool:
+        """Whether a child ended by itself."""
+        if process.is_alive():
+            return False
+        self._refuse_failure(process)
+        return True
 
-    def _refuse_failure(self, status: int) -> None:
-        if status:
-            text = (self.folder / "output.txt").read_text(errors="replace")
+    def _refuse_failure(self, process: BaseProcess) -> None:
+        if process.exitcode:
+            text = (self.folder / OUTPUT).read_text(errors="replace")
             raise RuntimeError(f"A run that nobody killed failed: {text[-2000:]}")
 
-    def _kill(self, process: int, run: Path, command: bool) -> bool:
+    def _kill(self, process: BaseProcess, run: Path, command: bool) -> bool:
         """End a run at some moment; False where it ended before."""
         saving = self.tally.kills % 2 == 1
         before = len(_acknowledged(run)) + self.random.randrange(3)
@@ -169,8 +165,8 @@ class Campaign:
             time.sleep(0.0005 if saving else 0.01)
         if self._ended(process):
             return False
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        process.kill()
+        process.join()
         self.tally.kills += 1
         self.tally.while_saving += _saving(run)
         return True
@@ -210,6 +206,23 @@ class Campaign:
     def _digest(self, run: Path, name: str) -> str:
         path = run / "checkpoints" / f"step-{self.steps:08d}" / f"{name}.safetensors"
         return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _into(folder: Path) -> None:
+    """What this process and those that it becomes print goes to a file."""
+    out = os.open(folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+
+
+def _train(folder: Path, run: Path, settings: dict[str, Any]) -> None:
+    _into(folder)
+    train(run, RunConfig.model_validate(settings), resume=True)
+
+
+def _become(folder: Path, words: list[str]) -> None:
+    _into(folder)
+    os.execv(words[0], words)
 
 
 def _saving(run: Path) -> bool:

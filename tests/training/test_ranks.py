@@ -1,6 +1,6 @@
 """Several processes: two give what one with the doubled batch gives; one that dies ends all.
 
-Processes are forked from this one, which has loaded everything; they speak by gloo.
+They speak by gloo.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 import torch
 from boxes import tiny_config
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+from processes import start
 from safetensors.torch import load_file, save_file
 from simcrop_training.recipes import recipe
 
@@ -62,35 +64,30 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def in_ranks(count: int, do: Callable[[int], None]) -> list[int]:
+def in_ranks(count: int, do: Callable[[int], None]) -> list[int | None]:
     """Run something in several processes; their exit codes, negative for signals."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     children = []
     for rank in range(count):
-        child = os.fork()
-        if not child:
-            signal.alarm(180)  # one that hangs ends, and fails its test
-            code = 1
-            try:
-                os.environ |= {
-                    SUPERVISED: "1",
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                    "WORLD_SIZE": str(count),
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "NODE_RANK": "0",
-                }
-                do(rank)
-                code = 0
-            except BaseException as e:
-                print(f"rank {rank}: {type(e).__name__}: {e}", file=sys.stderr)
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        environ = {
+            SUPERVISED: "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(count),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "NODE_RANK": "0",
+        }
+        children.append(start(partial(do, rank), environ))
+    deadline = time.monotonic() + 180
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():  # its code is then that of the signal, and the test fails
+            child.kill()
+            child.join()
+    return [child.exitcode for child in children]
 
 
 def settings(store: Path, kind: str, **run: Any) -> RunConfig:

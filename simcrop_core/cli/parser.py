@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from simcrop_core import __version__
+from simcrop_core.cli.options import (
+    add_align_options,
+    add_command,
+    add_compute_options,
+    add_model_option,
+    add_report_options,
+    add_volume_options,
+    choices,
+    later,
+    numbers,
+    whole_number,
+)
+from simcrop_core.cli.parser_classify import add_classify
+from simcrop_core.cli.parser_evaluate import add_evaluate
 from simcrop_core.errors import sentence
 
 _PLANES = ("axial", "coronal", "sagittal")
-_PLACEMENTS = ("center", "lungs", "tiled")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,21 +38,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {sentence(message)} See {self.prog} --help.\n")
 
 
-def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """A command that is imported when it runs."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        command = getattr(import_module(f"simcrop_core.cli.{module}"), function)
-        return int(command(arguments))
-
-    return run
-
-
 def make_parser() -> argparse.ArgumentParser:
-    # These stand on what is defined here.
-    from simcrop_core.cli.parser_classify import add_classify
-    from simcrop_core.cli.parser_evaluate import add_evaluate
-
     parser = _Parser(
         prog="simcrop",
         description="A chest CT and its report explain each other: which patches of the scan look "
@@ -62,110 +60,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, **more: Any
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=more.pop("description", summary + "."), **more
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a refusal")
-    parser.add_argument("--json", action="store_true", help="answer in JSON; no progress bars")
-    return parser
-
-
-# -- arguments that several commands share ----------------------------------------------------
-
-
-def _volume_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("reading the scan")
-    group.add_argument("--series", metavar="ID", help="which DICOM series (simcrop inspect lists)")
-    group.add_argument(
-        "--fill-gaps", action="store_true", help="interpolate missing DICOM slices, with a note"
-    )
-    group.add_argument(
-        "--spacing",
-        type=_numbers(3, "millimetres", positive=True),
-        metavar="X,Y,Z",
-        help="millimetres between voxels along the array's axes, where the file has none (npz)",
-    )
-    group.add_argument(
-        "--axes",
-        metavar="LPS",
-        help="body direction in which each array axis grows, where the file has none (npz)",
-    )
-    group.add_argument(
-        "--rescale",
-        type=_numbers(2, "numbers"),
-        metavar="SLOPE,INTERCEPT",
-        help="from stored values to HU, in place of the file's own (not DICOM)",
-    )
-    group.add_argument(
-        "--allow-missing-geometry",
-        action="store_true",
-        help="read a file that does not say where its voxels lie, with a note",
-    )
-    group.add_argument(
-        "--allow-any-modality", action="store_true", help="read what does not look like CT"
-    )
-
-
-def _report_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("reading the report")
-    group.add_argument("--report", metavar="R", help="text, JSON, CT-RATE csv or DICOM SR")
-    group.add_argument("--volume-name", metavar="NAME", help="which row of a csv of reports")
-    group.add_argument("--encoding", metavar="NAME", help="the report's code page, if not UTF-8")
-
-
-def _compute_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("computing")
-    group.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda:N", help="where to compute"
-    )
-    group.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="auto is fp32 on a CPU and bf16 on a GPU that has it",
-    )
-
-
-def _model_option(parser: argparse.ArgumentParser, *, reads_text: bool = True) -> None:
-    parser.add_argument("--model", required=True, metavar="M", help="model folder")
-    if reads_text:
-        parser.add_argument(
-            "--text-encoder", metavar="T", help="where the model's text encoder is now"
-        )
-
-
-def _align_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--top-k", type=_whole(1), default=64, metavar="K", help="patches per sentence (64)"
-    )
-    parser.add_argument(
-        "--placement",
-        choices=_PLACEMENTS,
-        default="center",
-        help="where the model's input lies in a larger scan: its centre, the lungs, or tiles "
-        "over all of it",
-    )
-
-
-# -- commands -----------------------------------------------------------------------------------
-
-
 def _add_align(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "align",
-        _later("evidence", "run_align"),
+        later("evidence", "run_align"),
         "find the patches of a scan that look most like each sentence",
         description="Find, for every sentence of a report, the patches of the scan that look "
         "most like it. Writes alignment.json, alignment.npz, heatmaps/ and figure.png.",
     )
     parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
-    _model_option(parser)
+    add_model_option(parser)
     parser.add_argument(
         "--query",
         action="append",
@@ -173,42 +79,42 @@ def _add_align(commands: Any) -> None:
         metavar="TEXT",
         help="a sentence in your own words (may be given several times)",
     )
-    _align_options(parser)
+    add_align_options(parser)
     parser.add_argument(
         "--encoded",
         metavar="FILE.npz",
         help="keep the encoded scan here, and use it if it is of this scan and model",
     )
-    _report_options(parser)
-    _volume_options(parser)
-    _compute_options(parser)
+    add_report_options(parser)
+    add_volume_options(parser)
+    add_compute_options(parser)
 
 
 def _add_segment(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "segment",
-        _later("evidence", "run_segment"),
+        later("evidence", "run_segment"),
         "label the structures of a scan",
         description="Label every voxel of a scan with a model that has a segmentation head. "
         "Writes the labels on the scan's own voxels, and a .json beside them.",
     )
     parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
     parser.add_argument("--out", required=True, metavar="LABELS.nii.gz", help="file for the labels")
-    _model_option(parser, reads_text=False)
+    add_model_option(parser, reads_text=False)
     parser.add_argument(
         "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier labels")
-    _volume_options(parser)
-    _compute_options(parser)
+    add_volume_options(parser)
+    add_compute_options(parser)
 
 
 def _add_figure(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "figure",
-        _later("figures", "run_figure"),
+        later("figures", "run_figure"),
         "draw sentences and their patches over the scan",
         description="Draw a figure like the paper's Fig. 4 from what simcrop align wrote.",
     )
@@ -221,16 +127,16 @@ def _add_figure(commands: Any) -> None:
     )
     parser.add_argument(
         "--sentences",
-        type=_numbers(None, "sentence numbers", whole=True),
+        type=numbers(None, "sentence numbers", whole=True),
         metavar="0,3,4",
         help="sentences to draw, by their index in alignment.json",
     )
     parser.add_argument(
-        "--planes", type=_choices(_PLANES), metavar="axial,coronal", help="columns of the figure"
+        "--planes", type=choices(_PLANES), metavar="axial,coronal", help="columns of the figure"
     )
     parser.add_argument(
         "--position",
-        type=_numbers(3, "millimetres"),
+        type=numbers(3, "millimetres"),
         metavar="X,Y,Z",
         help="RAS millimetres of the planes (default: each sentence's best patch)",
     )
@@ -243,7 +149,7 @@ def _add_figure(commands: Any) -> None:
     )
     assert isinstance(parser, _Parser)
     parser.lists = _figure_fields
-    _volume_options(parser)
+    add_volume_options(parser)
 
 
 def _figure_fields() -> str:
@@ -256,16 +162,16 @@ def _figure_fields() -> str:
 
 
 def _add_inspect(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "inspect",
-        _later("inspect", "run_inspect"),
+        later("inspect", "run_inspect"),
         "say what a file or folder is, as it would be read",
         description="Read a scan, a report, a model folder, an alignment or an encoded scan and "
         "say what it is, with all notes.",
     )
     parser.add_argument("path", metavar="PATH")
-    _volume_options(parser)
+    add_volume_options(parser)
     group = parser.add_argument_group("reading a report")
     group.add_argument("--volume-name", metavar="NAME", help="which row of a csv of reports")
     group.add_argument("--encoding", metavar="NAME", help="the report's code page, if not UTF-8")
@@ -274,10 +180,10 @@ def _add_inspect(commands: Any) -> None:
 def _add_models(commands: Any) -> None:
     models = commands.add_parser("models", help="create, import and describe models")
     verbs = models.add_subparsers(title="verbs", metavar="VERB", required=True)
-    create = _command(
+    create = add_command(
         verbs,
         "create",
-        _later("models", "run_create"),
+        later("models", "run_create"),
         "make a model with fresh, untrained weights",
     )
     create.add_argument(
@@ -292,12 +198,14 @@ def _add_models(commands: Any) -> None:
         metavar="NAMES",
         help='add a segmentation head for these structures: "left lung,right lung"',
     )
-    create.add_argument("--seed", type=_whole(0), default=0, help="random seed of the weights (0)")
+    create.add_argument(
+        "--seed", type=whole_number(0), default=0, help="random seed of the weights (0)"
+    )
     create.add_argument("--overwrite", action="store_true", help="replace an earlier model")
-    brought = _command(
+    brought = add_command(
         verbs,
         "import",
-        _later("models", "run_import"),
+        later("models", "run_import"),
         "make a model folder from a checkpoint of the authors' code",
     )
     brought.add_argument("checkpoint", metavar="CHECKPOINT.pth")
@@ -306,17 +214,17 @@ def _add_models(commands: Any) -> None:
         "--text-encoder", metavar="T", help="minilm, a folder or a hub id (default: CXR-BERT)"
     )
     brought.add_argument("--overwrite", action="store_true", help="replace an earlier model")
-    info = _command(verbs, "info", _later("models", "run_info"), "say what a model folder holds")
+    info = add_command(verbs, "info", later("models", "run_info"), "say what a model folder holds")
     info.add_argument("folder", metavar="DIR")
 
 
 def _add_batch(commands: Any) -> None:
     batch = commands.add_parser("batch", help="the same over many studies")
     verbs = batch.add_subparsers(title="verbs", metavar="VERB", required=True)
-    parser = _command(
+    parser = add_command(
         verbs,
         "align",
-        _later("evidence", "run_batch"),
+        later("evidence", "run_batch"),
         "align every study of a manifest",
         description="Align every study of a csv with the columns study, ct, report and, if "
         "needed, volume_name (the row of a csv of reports) and series. What is done already is "
@@ -324,25 +232,29 @@ def _add_batch(commands: Any) -> None:
     )
     parser.add_argument("manifest", metavar="MANIFEST.csv")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder for each study here")
-    _model_option(parser)
-    _align_options(parser)
+    add_model_option(parser)
+    add_align_options(parser)
     parser.add_argument(
-        "--workers", type=_whole(1), default=1, metavar="N", help="processes on this machine (1)"
+        "--workers",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="processes on this machine (1)",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler: tcp://host:8786")
     parser.add_argument(
         "--no-figures", action="store_true", help="leave out each study's figure.png"
     )
     parser.add_argument("--encoding", metavar="NAME", help="the reports' code page, if not UTF-8")
-    _volume_options(parser)
-    _compute_options(parser)
+    add_volume_options(parser)
+    add_compute_options(parser)
 
 
 def _add_sample(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "sample",
-        _later("sample", "run_sample"),
+        later("sample", "run_sample"),
         "write the built-in sample study",
         description="Write a small artificial chest CT and its report, to try the software on.",
     )
@@ -351,22 +263,22 @@ def _add_sample(commands: Any) -> None:
 
 
 def _add_phantom(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "phantom",
-        _later("phantom", "run_phantom"),
+        later("phantom", "run_phantom"),
         "make artificial studies with known truth",
         description="Make an artificial chest CT with its report, masks of all structures and "
         "findings, and truth.json, which says what is there and what each sentence states. The "
         "same seed gives the same study. Scans are as large as real ones.",
     )
     parser.add_argument(
-        "--seed", type=_whole(0), required=True, metavar="N", help="which study; from 0 up"
+        "--seed", type=whole_number(0), required=True, metavar="N", help="which study; from 0 up"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the study")
     parser.add_argument(
         "--count",
-        type=_whole(1),
+        type=whole_number(1),
         metavar="K",
         help="so many studies from this seed on, each in a folder of its own in DIR: "
         "phantom-000000, ...",
@@ -375,8 +287,8 @@ def _add_phantom(commands: Any) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    parser = _command(
-        commands, "doctor", _later("doctor", "run_doctor"), "say what this machine offers"
+    parser = add_command(
+        commands, "doctor", later("doctor", "run_doctor"), "say what this machine offers"
     )
     parser.add_argument(
         "--models", action="append", default=[], metavar="DIR", help="look for models here too"
@@ -384,43 +296,3 @@ def _add_doctor(commands: Any) -> None:
 
 
 # -- types of arguments -------------------------------------------------------------------------
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
-        return number
-
-    return convert
-
-
-def _numbers(
-    count: int | None, what: str, *, positive: bool = False, whole: bool = False
-) -> Callable[[str], tuple[float, ...]]:
-    def convert(text: str) -> tuple[float, ...]:
-        try:
-            values = tuple((int if whole else float)(part) for part in text.split(","))
-        except ValueError:
-            values = ()
-        wrong_count = not values or (count is not None and len(values) != count)
-        if wrong_count or any(v != v or abs(v) > 1e9 or (positive and v <= 0) for v in values):
-            wanted = "" if count is None else f"{count} "
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{what} with commas between")
-        return values
-
-    return convert
-
-
-def _choices(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def convert(text: str) -> tuple[str, ...]:
-        chosen = tuple(part.strip() for part in text.split(","))
-        if not all(part in names for part in chosen):
-            raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(names)}")
-        return chosen
-
-    return convert

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from simcrop_core.cli.parser import _command, _compute_options, _later, _model_option, _whole
+from simcrop_core.cli.options import (
+    add_command,
+    add_compute_options,
+    add_model_option,
+    later,
+    whole_number,
+)
 
 
 def add_evaluate(commands: Any) -> None:
@@ -17,10 +23,10 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _add_grounding(verbs: Any) -> None:
-    parser = _command(
+    parser = add_command(
         verbs,
         "grounding",
-        _later("evaluate", "run_grounding"),
+        later("evaluate", "run_grounding"),
         "where a model points, and whether it tells true statements from false",
         description="Measure whether the most similar patch overlaps what a sentence speaks of, "
         "beside chance and a prior that never looks at the image. On phantoms, whose truth is "
@@ -29,14 +35,16 @@ def _add_grounding(verbs: Any) -> None:
         "kind, one sentence a row; or dataset.json of ReXGroundingCT.",
         conflict_handler="resolve",
     )
-    _model_option(parser)
+    add_model_option(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--phantoms", type=_whole(1), metavar="N", help="so many phantoms (200)")
+    what.add_argument(
+        "--phantoms", type=whole_number(1), metavar="N", help="so many phantoms (200)"
+    )
     what.add_argument("--cases", metavar="FILE", help="your own scans: a csv, or dataset.json")
-    parser.add_argument("--seed", type=_whole(0), help="of the first phantom (900000)")
+    parser.add_argument("--seed", type=whole_number(0), help="of the first phantom (900000)")
     parser.add_argument(
         "--prior-phantoms",
-        type=_whole(0),
+        type=whole_number(0),
         metavar="N",
         help="phantoms, from seed 0 on, of which the prior is learnt (200; with --cases 0); 0 "
         "leaves it out",
@@ -51,7 +59,11 @@ def _add_grounding(verbs: Any) -> None:
         help="where the model's input lies in a larger scan of --cases (center)",
     )
     parser.add_argument(
-        "--workers", type=_whole(1), default=1, metavar="N", help="processes that make phantoms (1)"
+        "--workers",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="processes that make phantoms (1)",
     )
     parser.add_argument(
         "--picture",
@@ -59,20 +71,20 @@ def _add_grounding(verbs: Any) -> None:
         help="draw the ten best and the ten worst sentences: .png, .pdf or .svg",
     )
     _json_file(parser)
-    _compute_options(parser)
+    add_compute_options(parser)
 
 
 def _add_segmentation(verbs: Any) -> None:
-    parser = _command(
+    parser = add_command(
         verbs,
         "segmentation",
-        _later("evaluate_segmentation", "run_segmentation"),
+        later("evaluate_segmentation", "run_segmentation"),
         "how well a model labels structures",
         description="Measure Dice and surface distances between the model's labels and true ones, "
         "on the truth's own voxels.",
         conflict_handler="resolve",
     )
-    _model_option(parser, reads_text=False)
+    add_model_option(parser, reads_text=False)
     parser.add_argument(
         "--cases",
         required=True,
@@ -84,7 +96,7 @@ def _add_segmentation(verbs: Any) -> None:
         "--overlap", type=float, default=0.5, help="overlap of neighbouring windows (0.5)"
     )
     _json_file(parser)
-    _compute_options(parser)
+    add_compute_options(parser)
 
 
 def _json_file(parser: argparse.ArgumentParser) -> None:

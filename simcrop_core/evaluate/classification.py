@@ -5,7 +5,7 @@ Shapes in names: N studies; K labels, or classes; B draws of the bootstrap; G gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,19 +77,15 @@ def auc_by_label(
     weights_BN = np.concatenate([np.ones((1, studies)), drawn_weights(studies, draws, seed)])
     columns = zip(scores_NK.T, truth_NK.T, strict=True)
     areas_KB = np.stack([_areas(scores, truth, weights_BN) for scores, truth in columns])
-    by_label, undefined = {}, []
-    for name, areas_B, truth in zip(names, areas_KB, truth_NK.T, strict=True):
-        found = _estimate(areas_B, int((truth == 1).sum()))
-        if found is None:
-            undefined.append(name)
-        else:
-            by_label[name] = found
+    each = {
+        name: _estimate(areas_B, int((truth == 1).sum()))
+        for name, areas_B, truth in zip(names, areas_KB, truth_NK.T, strict=True)
+    }
     known = ~np.isnan(areas_KB)
     with np.errstate(invalid="ignore"):
         means_B = np.where(known, areas_KB, 0).sum(axis=0) / known.sum(axis=0)
-    return ClassificationResult(
-        "auc", _estimate(means_B, len(by_label)), by_label, tuple(undefined)
-    )
+    by_label, undefined = _parted(each)
+    return ClassificationResult("auc", _estimate(means_B, len(by_label)), by_label, undefined)
 
 
 def accuracy(
@@ -104,18 +100,22 @@ def accuracy(
     studies = len(truth_N)
     weights_BN = np.concatenate([np.ones((1, studies)), drawn_weights(studies, draws, seed)])
     right_N = scores_NK.argmax(axis=1) == truth_N
-    by_label, undefined = {}, []
+    each = {}
     for number, name in enumerate(names):
         own_N = truth_N == number
         with np.errstate(invalid="ignore", divide="ignore"):
             shares_B = weights_BN @ (own_N & right_N) / (weights_BN @ own_N)
-        found = _estimate(shares_B, int(own_N.sum()))
-        if found is None:
-            undefined.append(name)
-        else:
-            by_label[name] = found
+        each[name] = _estimate(shares_B, int(own_N.sum()))
     overall = _estimate(weights_BN @ right_N / studies, studies)
-    return ClassificationResult("accuracy", overall, by_label, tuple(undefined))
+    return ClassificationResult("accuracy", overall, *_parted(each))
+
+
+def _parted(
+    each: Mapping[str, Estimate | None],
+) -> tuple[dict[str, Estimate], tuple[str, ...]]:
+    """The labels that have a value, and the names of those that have none."""
+    known = {name: found for name, found in each.items() if found is not None}
+    return known, tuple(name for name in each if name not in known)
 
 
 def _estimate(values_B: NDArray[np.float64], count: int) -> Estimate | None:

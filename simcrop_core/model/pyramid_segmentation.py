@@ -11,7 +11,6 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simcrop_core.errors import SimCroPError
 from simcrop_core.model.config import SegmentationConfig
 from simcrop_core.model.embedding import LAYER_NORM_EPS, Shape3, patchify
 from simcrop_core.model.pyramid import (
@@ -21,7 +20,7 @@ from simcrop_core.model.pyramid import (
     seen_voxels,
     windowed,
 )
-from simcrop_core.model.vision import VisionEncoder, VisionFeatures
+from simcrop_core.model.vision import VisionEncoder, VisionFeatures, check_region
 
 
 class PyramidSegmentation(nn.Module):
@@ -93,13 +92,7 @@ class PyramidSegmentation(nn.Module):
         SimCroPError
             The input is not of that shape.
         """
-        if tuple(x_B1HWD.shape[1:]) != (1, *self.roi):
-            raise SimCroPError(
-                f"The segmentation head takes regions of {self.roi} voxels, not "
-                f"{tuple(x_B1HWD.shape[2:])}",
-                code="input-shape",
-                remedy="Cut the prepared scan into regions of that shape.",
-            )
+        check_region(x_B1HWD, self.roi)
         fine = self.fine(self._encoder[0](x_B1HWD))
         voxels = patchify(x_B1HWD, self.cell_shape)
         logits = self.logits(fine.flatten(1, 3), voxels)

@@ -13,9 +13,8 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock, get_
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
-from simcrop_core.errors import SimCroPError
 from simcrop_core.model.config import SegmentationConfig
-from simcrop_core.model.vision import Shape3, VisionEncoder
+from simcrop_core.model.vision import Shape3, VisionEncoder, check_region
 
 LEVELS = 4  # doublings from patch to voxel in UNETR
 
@@ -127,13 +126,7 @@ class SegmentationNet(nn.Module):
         SimCroPError
             The input is not of that shape.
         """
-        if tuple(x_B1HWD.shape[1:]) != (1, *self.roi):
-            raise SimCroPError(
-                f"The segmentation head takes regions of {self.roi} voxels, not "
-                f"{tuple(x_B1HWD.shape[2:])}",
-                code="input-shape",
-                remedy="Cut the prepared scan into regions of that shape.",
-            )
+        check_region(x_B1HWD, self.roi)
         encoder = self._encoder[0]
         position = "official2axis" if self.config.position == "official2axis" else None
         features = encoder(

@@ -188,6 +188,16 @@ class VisionFeatures:
         return torch.cat([self.patches_BND, cells], dim=-1)
 
 
+def check_region(x_B1HWD: Tensor, roi: Shape3) -> None:
+    """Refuse what is no batch of regions of that shape."""
+    if tuple(x_B1HWD.shape[1:]) != (1, *roi):
+        raise SimCroPError(
+            f"The segmentation head takes regions of {roi} voxels, not {tuple(x_B1HWD.shape[2:])}",
+            code="input-shape",
+            remedy="Cut the prepared scan into regions of that shape.",
+        )
+
+
 class VisionEncoder(nn.Module):
     """CT -> patch features (paper, section 2; the authors' published encoder to the letter).
 

@@ -1,4 +1,4 @@
-"""``simcrop models create | import | info``."""
+"""``simcrop models create | import | copy | info``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def run_import(arguments: argparse.Namespace) -> int:
         save_model(model, Path(arguments.out), overwrite=arguments.overwrite)
     facts = {**model_info(arguments.out), "import": report.to_dict()}
     answer(arguments, facts, [*_lines(facts), *report.lines(), f"Written to {arguments.out}"])
+    return 0
+
+
+def run_copy(arguments: argparse.Namespace) -> int:
+    from simcrop_core.model import load_model, model_info, save_model
+    from simcrop_core.model.inference import without_decoders
+
+    with progress_bar(arguments) as progress:
+        progress("reading the model", 0, 1)
+        model = without_decoders(load_model(arguments.model), arguments.name)
+        progress("writing", 0, 1)
+        save_model(model, Path(arguments.out), overwrite=arguments.overwrite, half=arguments.half)
+    facts = model_info(arguments.out)
+    answer(arguments, facts, [*_lines(facts), f"Written to {arguments.out}"])
     return 0
 
 

@@ -214,6 +214,19 @@ def _add_models(commands: Any) -> None:
         "--text-encoder", metavar="T", help="minilm, a folder or a hub id (default: CXR-BERT)"
     )
     brought.add_argument("--overwrite", action="store_true", help="replace an earlier model")
+    copied = add_command(
+        verbs,
+        "copy",
+        later("models", "run_copy"),
+        "copy a model, such as a checkpoint of a run, without what only training needs",
+    )
+    copied.add_argument("model", metavar="MODEL", help="model folder, or its name")
+    copied.add_argument("--out", required=True, metavar="DIR", help="folder for the copy")
+    copied.add_argument("--name", metavar="NAME", help="the copy's name in results and figures")
+    copied.add_argument(
+        "--half", action="store_true", help="round weights to half precision, for half the size"
+    )
+    copied.add_argument("--overwrite", action="store_true", help="replace an earlier model")
     info = add_command(verbs, "info", later("models", "run_info"), "say what a model folder holds")
     info.add_argument("folder", metavar="DIR")
 

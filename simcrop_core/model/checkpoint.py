@@ -40,18 +40,36 @@ _SHOWN = 5  # names listed in a message before "and N more"
 # -- saving -------------------------------------------------------------------------------------
 
 
-def save_model(model: SimCroP, folder: str | PathLike[str], *, overwrite: bool = False) -> Path:
+def save_model(
+    model: SimCroP,
+    folder: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    half: bool = False,
+) -> Path:
     """Save a model as a folder, whole or not at all.
 
     It is written into a hidden folder beside the target, flushed to the disk and renamed. A model
     that is replaced is swapped in one step, so that a kill leaves either the old or the new one.
     The text encoder is not copied: the configuration says where it is and what its digest is.
 
+    Parameters
+    ----------
+    model
+        Stays as it is.
+    folder
+        Where to.
+    overwrite
+        Replace a model that is there; never another folder.
+    half
+        Round weights to half precision (float16), for a file of half the size. What is loaded is
+        then another model, with an id of its own.
+
     Raises
     ------
     SimCroPError
-        Something is there already (``overwrite`` replaces a model, never another folder), or the
-        disk is full or not writable.
+        Something is there already, the disk is full or not writable, or a weight is beyond the
+        range of half precision.
     """
     target = Path(folder).expanduser().absolute()
     try:
@@ -62,7 +80,7 @@ def save_model(model: SimCroP, folder: str | PathLike[str], *, overwrite: bool =
         hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         hidden.mkdir()
         try:
-            _write(model, hidden)
+            _write(model, hidden, half)
             _put_in_place(hidden, target)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -76,14 +94,15 @@ def save_model(model: SimCroP, folder: str | PathLike[str], *, overwrite: bool =
     return target
 
 
-def _write(model: SimCroP, folder: Path) -> None:
+def _write(model: SimCroP, folder: Path, half: bool) -> None:
     state = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in sorted(model.state_dict().items())
     }
-    digest = weights_digest(list(state.items()))
+    kept = {name: _rounded(name, tensor) for name, tensor in state.items()} if half else state
+    digest = weights_digest([(name, tensor.float()) for name, tensor in kept.items()])
     stored = StoredModel(folder, model.config, digest, model_id(model.config, digest))
-    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_file(kept, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     text = json.dumps(stored.to_dict(), indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
     # safetensors writes for its owner alone; others may read a model as the umask says.
@@ -91,6 +110,17 @@ def _write(model: SimCroP, folder: Path) -> None:
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         _flush(folder / name)
     _flush(folder)
+
+
+def _rounded(name: str, tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    if half.isfinite().all():
+        return half
+    raise SimCroPError(
+        f"The weights {name} are beyond the range of half precision",
+        code="beyond-half",
+        remedy="Save the model in full precision.",
+    )
 
 
 def _flush(path: Path) -> None:
@@ -180,7 +210,8 @@ def load_model(
     Parameters
     ----------
     name_or_dir
-        Its folder, or its name in ``SIMCROP_MODELS`` or ``~/.simcrop/models``.
+        Its folder, or its name in ``SIMCROP_MODELS`` or ``~/.simcrop/models``, or of one that
+        comes with the software.
     device
         Where to put it.
     text_encoder
@@ -199,11 +230,11 @@ def load_model(
     model = without_weights(stored.config, text_location=text_encoder)
     found = {name: tensor.shape for name, tensor in header.items()}
     _refuse_misfits(model, found, path)
-    if any(tensor.dtype != "F32" for tensor in header.values()):
+    if {tensor.dtype for tensor in header.values()} not in ({"F32"}, {"F16"}):
         raise _altered(path)
     try:
         # Mapped, not read: pages come from the disk's cache when they are first used.
-        tensors = load_file(path)
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError, RuntimeError) as e:
         raise _altered(path) from e
     fill(model, tensors)

@@ -56,13 +56,33 @@ def models_folder() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".simcrop" / "models"
 
 
+def bundled_folder() -> Path:
+    """Where the models lie that come with the software."""
+    return Path(__file__).resolve().parents[1] / "data" / "models"
+
+
+def model_names() -> list[str]:
+    """The models that can be given by name: the person's own and those that come with this."""
+    return sorted(
+        {
+            folder.name
+            for place in (models_folder(), bundled_folder())
+            if place.is_dir()
+            for folder in place.iterdir()
+            if (folder / CONFIG_NAME).is_file() and not folder.name.startswith(".")
+        }
+    )
+
+
 def previous_of(folder: Path) -> Path:
     """Where a replaced model waits for the moment in which its successor takes its place."""
     return folder.with_name(f".{folder.name}.previous")
 
 
 def locate_model(name_or_dir: str | PathLike[str]) -> Path:
-    """The folder of a model given by path, or by name in :func:`models_folder`.
+    """The folder of a model given by path, or by name.
+
+    Names are looked for in :func:`models_folder`, then in :func:`bundled_folder`.
 
     Raises
     ------
@@ -72,7 +92,7 @@ def locate_model(name_or_dir: str | PathLike[str]) -> Path:
     given = Path(name_or_dir).expanduser()
     candidates = [given.absolute()]
     if len(given.parts) == 1:
-        candidates.append(models_folder() / given)
+        candidates += [models_folder() / given, bundled_folder() / given]
     for folder in candidates:
         if folder.is_dir():
             return folder

@@ -34,9 +34,9 @@ def make_scan(noise: bool = True) -> np.ndarray:
     """
     from scipy.ndimage import zoom
 
-    from simcrop_core.sample import sample_volume
+    from simcrop_core.sample import sample_study
 
-    small = sample_volume().hu_XYZ.astype(np.float32)
+    small = sample_study().volume.hu_XYZ.astype(np.float32)
     if not noise:
         small = np.rint(small / 150) * 150
     factors = [n / m for n, m in zip(SHAPE, small.shape, strict=True)]

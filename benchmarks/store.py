@@ -254,9 +254,9 @@ def scans() -> tuple[str, list[np.ndarray]]:
             found.append(prepared_hu(volume, grid, SETTINGS))
         return "two real scans", found
     from simcrop_core.prepare import input_grid
-    from simcrop_core.sample import sample_volume
+    from simcrop_core.sample import sample_study
 
-    volume = sample_volume()
+    volume = sample_study().volume
     grid, _ = input_grid(volume, SETTINGS.spec, "center", SETTINGS.margin_voxels)
     hu = prepared_hu(volume, grid, SETTINGS)
     noise = np.random.default_rng(0).normal(0, 12, hu.shape)

@@ -11,13 +11,15 @@ from simcrop_core.cli.terminal import answer
 def run_sample(arguments: argparse.Namespace) -> int:
     from simcrop_core.io import write_volume
     from simcrop_core.outputs import refuse_existing, whole_folder
-    from simcrop_core.sample import sample_report, sample_volume
+    from simcrop_core.sample import sample_study
 
     out = Path(arguments.out)
     refuse_existing((out / "ct.nii.gz", out / "report.txt"), overwrite=arguments.overwrite)
+    study = sample_study()
+    assert study.report is not None
     with whole_folder(out) as hidden:
-        write_volume(hidden / "ct.nii.gz", sample_volume())
-        (hidden / "report.txt").write_text(sample_report(), encoding="utf-8")
+        write_volume(hidden / "ct.nii.gz", study.volume)
+        (hidden / "report.txt").write_text(f"{study.report.text}\n", encoding="utf-8")
     facts = {"ct": str(out / "ct.nii.gz"), "report": str(out / "report.txt")}
     answer(arguments, facts, [f"Written: {facts['ct']} and {facts['report']} (artificial)"])
     return 0

@@ -19,7 +19,9 @@ import pytest
 from simcrop_core.cli import main
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model import VisionConfig, create_model, save_model
-from simcrop_core.sample import sample_report, sample_volume
+from simcrop_core.phantoms.plan import plan_phantom
+from simcrop_core.report import read_report
+from simcrop_core.sample import SAMPLE_SEED, sample_study
 
 SIMCROP = Path(sys.executable).with_name("simcrop")
 
@@ -99,10 +101,16 @@ def aligned(study, model, tmp_path_factory) -> Path:
 
 def test_the_sample_is_the_built_in_study(study: Path) -> None:
     image = nib.load(study / "ct.nii.gz")
-    volume = sample_volume()
-    assert np.array_equal(np.asarray(image.dataobj), volume.hu_XYZ)
-    assert np.allclose(image.affine, volume.grid.affine)
-    assert (study / "report.txt").read_text() == sample_report()
+    sample = sample_study()
+    assert sample.report is not None
+    assert np.array_equal(np.asarray(image.dataobj), sample.volume.hu_XYZ)
+    assert np.allclose(image.affine, sample.volume.grid.affine)
+    assert (study / "report.txt").read_text() == f"{sample.report.text}\n"
+    # A mass on the right, fluid on the left, as its report says.
+    found = {(f.name, f.side) for f in plan_phantom(SAMPLE_SEED).findings}
+    assert {("Lung nodule", "right"), ("Pleural effusion", "left")} <= found
+    kinds = [sentence.kind for sentence in sample.sentences]
+    assert kinds.count("finding") >= 4
 
 
 def test_align_writes_what_is_documented(aligned: Path, study: Path) -> None:
@@ -111,7 +119,7 @@ def test_align_writes_what_is_documented(aligned: Path, study: Path) -> None:
     }  # fmt: skip
     card = json.loads((aligned / "alignment.json").read_text())
     arrays = np.load(aligned / "alignment.npz", allow_pickle=False)
-    text = sample_report()
+    text = read_report(study / "report.txt").text
     sentences = card["sentences"]
     assert card["schema"] == 1
     assert [s["index"] for s in sentences] == list(range(len(sentences)))
@@ -262,9 +270,9 @@ def test_negative_millimetres_and_settings_are_taken(aligned, study, tmp_path) -
     pictures = []
     for number, more in enumerate(
         (
-            ["--position", "-35,3,4"],
-            ["--position=35,3,4"],
-            ["--position", "-35,3,4", "--set", "heat=false"],
+            ["--position", "-35,3,-204"],
+            ["--position=35,3,-204"],
+            ["--position", "-35,3,-204", "--set", "heat=false"],
         )
     ):
         out = tmp_path / f"{number}.png"

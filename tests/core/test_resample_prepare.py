@@ -15,7 +15,6 @@ from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.prepare import lung_center, prepare, resampled_grid
 from simcrop_core.resample import resample_linear
-from simcrop_core.sample import sample_volume
 from simcrop_core.volume import CTVolume
 
 SMALL = InputSpec(shape=(32, 32, 16), patch_shape=(8, 8, 4), spacing_mm=(3.0, 3.0, 6.0))
@@ -158,8 +157,24 @@ def test_padding_edge_repeats_the_outermost_voxels_and_air_does_not() -> None:
 # -- placement ----------------------------------------------------------------------------------
 
 
+def chest() -> CTVolume:
+    """A body with two lungs, whose box is centred at (0, -5, 30) mm; noise of a CT."""
+    shape = (192, 152, 96)
+    grid = Grid(shape, axis_aligned_affine("LPS", (2.0, 2.0, 3.5), (0, 0, 0), shape))
+    x, y, z = np.moveaxis(grid.to_world(np.indices(shape).reshape(3, -1).T), -1, 0).reshape(
+        3, *shape
+    )
+    hu = np.full(shape, -1000.0)
+    hu[(x / 165) ** 2 + (y / 115) ** 2 < 1] = 40
+    for side in (1, -1):
+        inside = ((x - side * 72) / 55) ** 2 + ((y + 5) / 78) ** 2 + ((z - 30) / 105) ** 2 < 1
+        hu[inside] = -850
+    hu += np.random.default_rng(0).normal(0, 18, shape)
+    return CTVolume(np.clip(np.rint(hu), -1024, 3071).astype(np.int16), grid)
+
+
 def test_the_default_is_the_papers_input() -> None:
-    prepared = prepare(sample_volume())
+    prepared = prepare(chest())
     assert prepared.input_1HWD.shape == (1, 224, 224, 112)
     assert prepared.patches.shape == (14, 14, 14)
     assert prepared.patches.size_mm == pytest.approx((24, 24, 24))
@@ -183,13 +198,13 @@ def test_a_larger_scan_is_cut_around_its_centre_with_a_note_that_adds_up() -> No
 
 
 def test_lungs_are_found_where_they_are_not_where_the_scan_is() -> None:
-    chest = sample_volume()
+    drawn = chest()
     middle = np.array([0.0, -5.0, 30.0])  # of the lungs as they are drawn
     wide = np.full((272, 200, 96), -1000, np.int16)
     for x, y in ((80, 0), (0, 48), (40, 20)):  # much air on one side, as of a badly placed patient
         hu = wide.copy()
-        hu[x : x + 192, y : y + 152] = chest.hu_XYZ
-        volume = CTVolume(hu, chest.grid.window((-x, -y, 0), hu.shape))
+        hu[x : x + 192, y : y + 152] = drawn.hu_XYZ
+        volume = CTVolume(hu, drawn.grid.window((-x, -y, 0), hu.shape))
         center = lung_center(volume)
         assert center is not None
         assert (np.abs(center - middle) <= [4, 4, 7]).all(), center

@@ -156,9 +156,8 @@ def measure(model: SimCroP, scans: Mapping[str, tuple[CTVolume, Masks]]) -> dict
         encoded = encode(model, volume, placement="lungs")
         asked = [(organ, text) for organ, texts in SENTENCES.items() for text in texts]
         result = align(model, encoded, queries=[text for _, text in asked])
-        hits = [
-            _touches(result, number, masks[organ], volume) for number, (organ, _) in enumerate(asked)
-        ]
+        touched = (masks[organ] for organ, _ in asked)
+        hits = [_touches(result, number, mask, volume) for number, mask in enumerate(touched)]
         sentences = [
             {"organ": organ, "sentence": text, "hit": hit}
             for (organ, text), hit in zip(asked, hits, strict=True)

@@ -11,15 +11,16 @@ from simcrop_core.datasets.btcv import btcv_dataset
 from simcrop_core.datasets.cc_ccii import cc_ccii_dataset
 from simcrop_core.datasets.ct_rate import ct_rate_dataset
 from simcrop_core.datasets.dataset import Dataset, DatasetSource, Fault
-from simcrop_core.datasets.lists import CaseList, MaskList, read_case_list, read_mask_list
+from simcrop_core.datasets.lists import CaseList, MaskList, is_json, read_case_list, read_mask_list
 from simcrop_core.datasets.luna16 import luna16_dataset
 from simcrop_core.datasets.manifest import read_manifest_dataset
-from simcrop_core.datasets.phantoms import phantom_dataset, phantom_sources
+from simcrop_core.datasets.phantoms import STORE_NAMES, phantom_dataset, phantom_sources
 from simcrop_core.datasets.preflight import Preflight, preflight
 from simcrop_core.datasets.radchestct import radchestct_dataset
 from simcrop_core.errors import SimCroPError
 
 __all__ = [
+    "STORE_NAMES",
     "CaseList",
     "Dataset",
     "DatasetSource",
@@ -29,6 +30,7 @@ __all__ = [
     "btcv_dataset",
     "cc_ccii_dataset",
     "ct_rate_dataset",
+    "is_json",
     "luna16_dataset",
     "open_dataset",
     "phantom_dataset",

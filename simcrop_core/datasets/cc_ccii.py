@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simcrop_core.datasets.dataset import Dataset
-from simcrop_core.datasets.lists import read_case_list
+from simcrop_core.datasets.lists import check_once, read_case_list
 from simcrop_core.datasets.scans import (
     ScanSource,
     check_folder,
@@ -76,5 +76,6 @@ def cc_ccii_dataset(root: Path, cases: Path | None = None, split: str | None = N
     else:
         names = [without_suffix(name) for name in read_case_list(cases, classes=3).names]
         check_names(names, r"\d+", "CC-CCII", "3699.nii.gz", cases)
+        check_once(names, cases)
     sources = [CcCciiSource(n, first_there([root / _FOLDER / f"{n}.nii.gz"])) for n in names]
     return whole("cc-ccii", sources, (), root)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +57,26 @@ class CaseList:
             if labels_NK[:, i].any() and bool((labels_NK[:, i] == labels_NK[:, j]).all())
         )
 
+    def agree(self, a: str, b: str) -> bool:
+        """Whether there are two labels of these names, and they are the same in every row."""
+        if a not in self.columns or b not in self.columns:
+            return False
+        first, second = (self.labels_NK[:, self.columns.index(name)] for name in (a, b))
+        return bool((first == second).all())
+
     @property
     def notes(self) -> tuple[Note, ...]:
         """What a person should know of the labels."""
+        return self.notes_on(self.twins)
+
+    def notes_on(self, twins: Iterable[tuple[str, str]]) -> tuple[Note, ...]:
+        """Of each pair, that its labels are the same."""
         return tuple(
             Note(
                 "identical-labels",
                 f"The labels {a} and {b} are the same in all {len(self)} rows",
             )
-            for a, b in self.twins
+            for a, b in twins
         )
 
 
@@ -143,6 +156,33 @@ class MaskList:
     testing: tuple[tuple[str, str | None], ...]
 
 
+def is_json(path: Path) -> bool:
+    """Whether a list is JSON by what it begins with, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError:
+        return False  # reading it says what is wrong
+
+
+def check_once(names: Sequence[str], path: Path) -> None:
+    """Refuse a list that names a scan twice, as under its name and under its file's.
+
+    Raises
+    ------
+    SimCroPError
+        ``twice``.
+    """
+    for name, rows in Counter(names).items():
+        if rows > 1:
+            raise SimCroPError(
+                f"The list names {name[:80]!r} {rows} times",
+                path=path,
+                code="twice",
+                remedy="Use the list as it was published.",
+            )
+
+
 def read_mask_list(path: Path) -> MaskList:
     """A JSON list in the form of the Medical Segmentation Decathlon.
 
@@ -170,7 +210,7 @@ def read_mask_list(path: Path) -> MaskList:
 
 def _pair(entry: object) -> tuple[str, str | None]:
     if isinstance(entry, str):
-        return entry, None
+        return _name(entry), None
     if isinstance(entry, dict):
         return _name(entry["image"]), _name(entry["label"])
     raise TypeError("An entry is a name, or an image with its mask.")
@@ -183,6 +223,7 @@ def _entries(value: object) -> list[object]:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise TypeError("A name is a text.")
+    value.encode()  # half a character, as JSON can hold, names no file
     return value

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcrop_core.datasets.dataset import Dataset, Fault
-from simcrop_core.datasets.lists import read_case_list
+from simcrop_core.datasets.lists import check_once, is_json, read_case_list
 from simcrop_core.datasets.masks import Masks
 from simcrop_core.datasets.scans import (
     ScanSource,
@@ -141,7 +141,7 @@ def luna16_dataset(root: Path, cases: Path | None = None, split: str | None = No
         The root, the list or the annotations are missing or broken; no study is left.
     """
     check_folder(root)
-    by_json = cases is not None and cases.suffix.lower() == ".json"
+    by_json = cases is not None and is_json(cases)
     if not by_json:
         refuse_split(split, "LUNA16", "Name a JSON list with --list, or a csv of the split.")
     there = _scans(root)
@@ -153,6 +153,7 @@ def luna16_dataset(root: Path, cases: Path | None = None, split: str | None = No
     else:
         listed = read_case_list(cases, classes=2)
         names = [without_suffix(name) for name in listed.names]
+        check_once(names, cases)
         labels = dict(zip(names, listed.labels_NK[:, 0].tolist(), strict=True))
     if cases is not None:
         check_names(names, _NAME, "LUNA16", "1.3.6.1.4.1.14519.5.2.1.6279.6001.1", cases)

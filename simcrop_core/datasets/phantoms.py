@@ -57,6 +57,10 @@ class PhantomSource:
         return iter(())
 
 
+#: A store holds label maps of one kind, and is called by it.
+STORE_NAMES: dict[Labels, str] = {"structures": "phantoms", "classes": "phantoms with classes"}
+
+
 def phantom_dataset(first: int, stop: int, labels: Labels = "structures") -> Dataset:
     """The phantoms of seeds ``first`` to ``stop - 1``.
 
@@ -72,7 +76,7 @@ def phantom_dataset(first: int, stop: int, labels: Labels = "structures") -> Dat
             remedy="Give a range such as phantoms:0-2400, whose end is not included.",
         )
     refuse_straddling(first, stop)
-    return Dataset("phantoms", phantom_sources(range(first, stop), labels))
+    return Dataset(STORE_NAMES[labels], phantom_sources(range(first, stop), labels))
 
 
 def phantom_sources(

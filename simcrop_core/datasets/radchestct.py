@@ -53,6 +53,9 @@ FINDINGS_OF: dict[str, tuple[str, ...]] = {
     "Interlobular septal thickening": ("Interlobular septal thickening",),
 }
 
+#: The same in every row of every published list, so also wherever a part of one agrees.
+_TWINS = ("Pericardial effusion", "Pleural effusion")
+
 
 @dataclass(frozen=True, slots=True)
 class RadChestSource(ScanSource):
@@ -96,7 +99,7 @@ def radchestct_dataset(root: Path, cases: Path | None = None, split: str | None 
         for name in names
         if name.startswith(prefix)
     ]
-    notes = () if listed is None else listed.notes
+    notes = () if listed is None else listed.notes_on(_twins(listed))
     faults = [Fault("", "labels", note.code, note.text, str(cases)) for note in notes]
     return whole("radchestct" if split is None else f"radchestct-{split}", sources, faults, root)
 
@@ -120,13 +123,20 @@ def _there(root: Path) -> list[str]:
     return sorted(name for name in names if name.startswith(tuple(_PREFIX.values())))
 
 
+def _twins(cases: CaseList) -> tuple[tuple[str, str], ...]:
+    """Pairs of labels of which one at least is wrong."""
+    if _TWINS not in cases.twins and cases.agree(*_TWINS):
+        return (*cases.twins, _TWINS)
+    return cases.twins
+
+
 def _labels(cases: CaseList) -> dict[str, tuple[tuple[str, int], ...]]:
     """What each row says of CT-RATE's findings.
 
     Of two labels that are the same in every row one at least is wrong, and nobody knows which:
     neither is believed. A merged label that is 1 leaves open which of its findings is there.
     """
-    doubtful = {name for pair in cases.twins for name in pair}
+    doubtful = {name for pair in _twins(cases) for name in pair}
     found = {}
     for name, row in zip(cases.names, cases.labels_NK.tolist(), strict=True):
         said = []

@@ -22,7 +22,13 @@ from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
 from simcrop_core.store.index import SCHEMA, IndexRow, Part, index_checksum, study_path
 from simcrop_core.store.pack import pack_study
-from simcrop_core.store.place import agree_on_settings, check_ids, clear_partial, locked
+from simcrop_core.store.place import (
+    agree_on_settings,
+    check_ids,
+    clear_partial,
+    locked,
+    remove_own,
+)
 from simcrop_core.store.record import Record, Stored
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.study import StudySource
@@ -112,13 +118,15 @@ def build_store(
     check_ids(sources)
     refuse_unwritable(folder)
     with locked(folder):
-        agree_on_settings(folder, name, settings)
+        new = agree_on_settings(folder, name, settings)
         build = _Build(sources, folder, settings, progress)
         clear_partial(folder, _DAY_S if scheduler else 0)
         build.find_done(verify, retry)
         with workers_for(workers, scheduler) as submit:
             build.prepare(submit)
             if not build.rows:
+                if new:
+                    remove_own(folder)
                 raise _nothing(folder, build.tally)
             build.tally.speechless = sum(row.sentences == 0 for row in build.rows.values())
             records = (build.record(i) for i in sorted(build.rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,8 +45,8 @@ def check_ids(sources: Sequence[StudySource]) -> None:
         )
 
 
-def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> None:
-    """Write the settings of a new store, or refuse to mix two kinds."""
+def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> bool:
+    """Write the settings of a new store, or refuse to mix two kinds; whether it is new."""
     path = folder / "store.json"
     if path.is_file():
         own, own_name = read_settings(folder)
@@ -63,7 +64,7 @@ def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> None:
                 code="other-settings",
                 remedy="Name another folder, or prepare with the settings it was begun with.",
             )
-        return
+        return False
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN)
     if others:
         raise SimCroPError(
@@ -75,6 +76,20 @@ def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> None:
     manifest = {"schema": SCHEMA, "name": name, "settings": settings.model_dump(mode="json")}
     with whole_file(path) as hidden:
         hidden.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return True
+
+
+def remove_own(folder: Path) -> None:
+    """Take away all that a preparation has put into a folder, and the folder if it is empty."""
+    for name in (*_OWN, "store.json"):
+        path = folder / name
+        with suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

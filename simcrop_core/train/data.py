@@ -150,13 +150,14 @@ def make_phantom_store(
     StopAskedError
         What was made is kept; the same call goes on with the rest.
     """
-    from simcrop_core.datasets import phantom_sources
+    from simcrop_core.datasets import STORE_NAMES, phantom_sources
+    from simcrop_core.phantoms.study import Labels
 
     if segments(config) and (model.segmentation is None or model.segmentation.labels != CLASSES):
-        labels = () if model.segmentation is None else model.segmentation.labels
+        own = () if model.segmentation is None else model.segmentation.labels
         raise SimCroPError(
             f"The label maps of phantoms are of {_named(CLASSES)}, and the model's segmentation "
-            f"head knows {_named(labels)}",
+            f"head knows {_named(own)}",
             code="other-classes",
             remedy="Set model.segmentation_labels as the recipe starter does, or train without "
             "segmentation.",
@@ -165,12 +166,13 @@ def make_phantom_store(
     place = Path(data.phantom_folder).expanduser() if data.phantom_folder else folder
     place = place / PHANTOMS_NAME if data.phantom_folder is None else place
     seeds = range(data.phantom_seed, data.phantom_seed + data.phantoms)
-    sources = phantom_sources(seeds, "classes" if segments(config) else "structures")
+    kind: Labels = "classes" if segments(config) else "structures"
+    sources = phantom_sources(seeds, kind)
     progress = until_stopped(tell, stop)
     while True:
         try:
             build_store(
-                "phantoms",
+                STORE_NAMES[kind],
                 sources,
                 place,
                 store_settings(model.input_spec),

@@ -64,7 +64,7 @@ def test_radchestct(tmp_path: Path, layout: str) -> None:
     listed = radchestct_list(tmp_path / "lists" / "l.csv", {"tst00003": 1, "trn00001": 0})
     dataset = open_dataset(f"radchestct:{tmp_path}", cases=listed)
     assert dataset.ids == ("tst00003", "trn00001")
-    assert not preflight(dataset).faults
+    assert {f.code for f in preflight(dataset).faults} == {"identical-labels"}
     study = pickle.loads(pickle.dumps(dataset.sources[1])).load()
     same_body(study, 0, clipped=layout == "published")
     expected = (0.8, 0.8, 0.8) if layout == "published" else SPACING
@@ -114,6 +114,26 @@ def test_labels_that_are_the_same_in_every_row_are_named_and_not_believed(
     assert "Pleural effusion" not in labels
     assert "Pericardial effusion" not in labels
     assert "Emphysema" in labels
+
+
+def test_the_labels_that_no_published_list_tells_apart_are_doubted_in_a_short_list_too(
+    tmp_path: Path,
+) -> None:
+    def dataset(pericardial: int) -> tuple[list[str], set[str]]:
+        rows = [
+            {"id": "trn00001", **radchestct_row(0)}
+            | {"Pericardial effusion": pericardial, "Pleural effusion": 0}
+        ]
+        found = open_dataset(f"radchestct:{tmp_path}", cases=write_list(tmp_path / "l.csv", rows))
+        (source,) = found.sources
+        return [f.code for f in found.faults], {name for name, _ in source.labels}  # type: ignore[attr-defined]
+
+    codes, labels = dataset(0)
+    assert codes == ["identical-labels"]
+    assert not {"Pericardial effusion", "Pleural effusion"} & labels
+    codes, labels = dataset(1)
+    assert codes == []
+    assert {"Pericardial effusion", "Pleural effusion"} <= labels
 
 
 # -- CC-CCII ------------------------------------------------------------------------------------
@@ -174,14 +194,13 @@ def test_luna16(tmp_path: Path, layout: str) -> None:
     assert "sides-disagree" not in {n.code for n in study.volume.notes}
 
 
-def test_luna16_by_a_json_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize("called", ["d.json", "d.txt"])
+def test_luna16_by_a_json_list(called: str, tmp_path: Path) -> None:
     make_luna16(tmp_path, {A: 0, B: 1}, "authors")
     pairs = [
         {"image": f"images/{n}.nii.gz", "label": f"masks_processed/{n}.nii.gz"} for n in (A, B)
     ]
-    cases = mask_list(
-        tmp_path / "d.json", STRUCTURES, {"training": pairs[:1], "testing": pairs[1:]}
-    )
+    cases = mask_list(tmp_path / called, STRUCTURES, {"training": pairs[:1], "testing": pairs[1:]})
     assert open_dataset(f"luna16:{tmp_path}", cases=cases, split="train").ids == (A,)
     assert open_dataset(f"luna16:{tmp_path}", cases=cases, split="test").ids == (B,)
     assert open_dataset(f"luna16:{tmp_path}", cases=cases).ids == (A, B)
@@ -358,6 +377,16 @@ def test_a_study_is_stale_when_its_scan_mask_or_label_changes(tmp_path: Path) ->
         ("luna16", [{"id": "7.nii.gz", "label": 0}], "'7' is not the name of a scan of LUNA16"),
         ("luna16", [{"id": f"{A}.nii.gz", "label": 2}], "'label' is 2, not 0 or 1"),
         ("luna16", [{"id": f"{A}.nii.gz"}], "no labels"),
+        (
+            "luna16",
+            [{"id": A, "label": 0}, {"id": f"{A}.nii.gz", "label": 1}],
+            "111' 2 times",
+        ),
+        (
+            "cc-ccii",
+            [{"id": "1", "label": 0}, {"id": "1.nii.gz", "label": 1}],
+            "names '1' 2 times",
+        ),
     ],
 )  # fmt: skip
 def test_bad_lists_are_refused_in_a_sentence(
@@ -386,6 +415,8 @@ def test_folders_that_hold_nothing_are_refused(kind: str, tmp_path: Path) -> Non
         ),
         ({"training": [{"image": "/a.nii.gz", "label": "b"}]}, "outside of the data set"),
         ({"training": [{"image": "a.nii.gz"}]}, "not a list of images and masks"),
+        ({"testing": ["\udc80.nii.gz"]}, "not a list of images and masks"),
+        ({"testing": ["a\0.nii.gz"]}, "not a list of images and masks"),
     ],
 )
 def test_bad_json_lists_are_refused(change: dict[str, object], word: str, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_studies_that_cannot_be_read_are_recorded(tmp_path: Path) -> None:
     assert len(open_store(tmp_path)) == 3
     with pytest.raises(SimCroPError, match="None of the 1 studies"):
         build(tmp_path / "none", bad)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_defect_ends_one_study_only_and_is_retried_when_asked(tmp_path: Path) -> None:

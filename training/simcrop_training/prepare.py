@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from simcrop_core.cli.terminal import progress_bar
-from simcrop_core.datasets import open_dataset, preflight, public_name, read_mask_list
+from simcrop_core.datasets import is_json, open_dataset, preflight, public_name, read_mask_list
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.store import BuildTally, StoreSettings, build_store
@@ -193,12 +193,7 @@ def _is_divided_list(path: Path) -> bool:
     SimCroPError
         It is JSON, and no list of images and masks.
     """
-    try:
-        with path.open("rb") as file:
-            is_json = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-    except OSError:
-        return False  # opening the data set says what is wrong
-    if not is_json:
+    if not is_json(path):
         return False
     listed = read_mask_list(path)
     return sum(map(bool, (listed.training, listed.validation, listed.testing))) > 1

@@ -1,9 +1,9 @@
 """A folder of studies: every scan in it, each with the report that lies beside it.
 
 Scans are files (NIfTI, NRRD, MetaImage, npz) and folders of DICOM slices, also further down; label
-maps and masks are told by their names, and by lying beside one that is called the CT, and left out. A report is the text or JSON file named like
-the scan, or named ``report``, or the only text of a folder with one scan; or the row of a csv of
-reports in the folder that the scan's name is in.
+maps and masks are told by their names, or by lying beside one file that is called the CT, and left
+out. A report is the text or JSON file named like the scan, or named ``report``, or the only text
+of a folder with one scan; or the row of a csv of reports in the folder that has the scan's name.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from simcrop_core.datasets.dataset import Dataset
 from simcrop_core.datasets.folder import folder_dataset
 from simcrop_core.datasets.manifest import BATCH_FORM, ManifestSource, file_stamp
 from simcrop_core.datasets.table import header_of
+from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.report import Report
 from simcrop_core.volume import CTVolume
@@ -89,6 +90,12 @@ def is_list(path: Path) -> bool:
     """Whether a csv lists studies (and is not one of reports), by its columns."""
     columns = set(header_of(path))
     return "study" in columns and bool(columns & {"volume", "ct"})
+
+
+def scan_fault(source: ReadableSource) -> SimCroPError | None:
+    """What is wrong with a study's scan, as far as it shows without unpacking it."""
+    place = source.volume if isinstance(source, ManifestSource) else getattr(source, "path", None)
+    return None if place is None else check_volume(Path(place))
 
 
 def scan_stamp(source: ReadableSource) -> str:

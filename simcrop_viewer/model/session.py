@@ -29,12 +29,16 @@ class OpenStudy:
     """A scan that is open, with its report if there is one.
 
     ``number`` tells one opening from the next, so that what arrives late for another is dropped.
+    ``series`` (of a DICOM folder; ``""`` where the usual one was chosen) and ``volume_name`` (the
+    row of a csv of reports) say which was read where there are several.
     """
 
     volume: CTVolume
     display: Display
     report: Report | None = None
     number: int = field(default_factory=lambda: next(_numbers))
+    series: str | None = None
+    volume_name: str | None = None
 
     @property
     def name(self) -> str:
@@ -126,11 +130,11 @@ class Session:
         self.selection_changed.emit()
         self.position_changed.emit()
 
-    def set_report(self, report: Report) -> None:
+    def set_report(self, report: Report, volume_name: str | None = None) -> None:
         """Give the open scan another report; the scan, and where it is looked at, stay."""
         if self._study is None:
             return
-        self._study = replace(self._study, report=report)
+        self._study = replace(self._study, report=report, volume_name=volume_name)
         self._selection = ()
         self._statements = statements_of(report, None)
         self.report_changed.emit()

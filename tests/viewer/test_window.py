@@ -170,7 +170,7 @@ def test_keys_go_through_the_report_and_the_windows(aligned, qtbot) -> None:
 
 KEYS = (
     "J", "K", "U", "H", "F1", "F2", "F3", "F4", "Ctrl+O", "Ctrl+Shift+O", "Ctrl+R", "Ctrl+Shift+V",
-    "Ctrl+E", "Ctrl+S", "Ctrl+W",
+    "Ctrl+E", "Ctrl+S", "Ctrl+W", "Ctrl+L", "Ctrl+Shift+L", "PgUp", "PgDown",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import napari
 from napari.qt import QtViewer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAction,
@@ -54,6 +54,8 @@ from simcrop_viewer.view.window_filter import WindowFilter
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
+#: How long the best patch of a sentence that was chosen is framed.
+_FLASH_MS = 900
 #: Height of the list of studies, at first.
 _STUDIES_PX = 230
 RESEARCH_ONLY = "Research use only, not for diagnosis"
@@ -90,6 +92,11 @@ class MainWindow:
         self.evidence = EvidenceController(self.session, self.jobs, cache)
         scenes = [Scene("axial", self.viewer), *(Scene(name) for name in SCENES[1:])]
         self.scenes = SceneController(self.session, scenes)
+        self._flash = QTimer(self.qt)
+        self._flash.setSingleShot(True)
+        self._flash.setInterval(_FLASH_MS)
+        self._flash.timeout.connect(self.scenes.end_flash)
+        self.scenes.flashed.connect(lambda: self._flash.start())
         self.panes = {scene.name: self._pane(scene) for scene in scenes}
         self.report = ReportPanel(self.session, self.evidence)
         self.overlay = OverlayPanel(self.session)
@@ -380,6 +387,7 @@ class MainWindow:
         if self._closed:
             return
         self._closed = True
+        self._flash.stop()
         self.jobs.close()
         for panel in (*self.panels.values(), self.jobs_panel, self.studies_panel, self.choice):
             panel.disconnect_all()

@@ -136,6 +136,13 @@ class StudyEncodingController:
         refusal = self._cannot()
         return "" if refusal is None else f"{refusal.problem} {refusal.remedy}"
 
+    def forget(self) -> None:
+        """Remove all encoded scans from the disk, those of other lists too."""
+        self._stop()
+        if self._evidence.cache is not None:
+            self._evidence.cache.clear()
+        self.list.clear_states(("encoded",))
+
     def _cannot(self) -> SimCroPError | None:
         if not len(self.list):
             return SimCroPError(

@@ -47,7 +47,7 @@ class StudyMenu(QMenu):
         self.addSeparator()
         self._entry("Encode", "Ctrl+E", window.encode.press)
         if window.evidence.cache is not None:
-            self._entry("Forget encoded scans", "", window.evidence.cache.clear)
+            self._entry("Forget encoded scans", "", window.studies_encoding.forget)
         self._entry("Close study", "Ctrl+W", window.studies.close)
         window.studies_panel.folder_wanted.connect(self.choose_studies_folder)
         window.studies_panel.list_wanted.connect(self.choose_studies_list)

@@ -332,6 +332,17 @@ def test_it_stops_when_there_is_no_more_room(with_model: Office) -> None:
     assert not {"waiting", "encoding"} & set(office.states)
 
 
+def test_encoded_scans_that_are_forgotten_are_to_be_encoded_again(with_model: Office) -> None:
+    office = with_model
+    office.encode_all()
+    office.encoding.forget()
+    assert office.states == ["", "failed", "", ""]
+    assert list(office.evidence.cache.folder.iterdir()) == []
+    office.encoding.find_states()
+    office.wait()
+    assert office.encoding.to_encode == (0, 1, 2, 3)
+
+
 def test_a_study_that_was_opened_is_known_to_be_encoded(with_model: Office) -> None:
     office = with_model
     office.listed.open_row(0)

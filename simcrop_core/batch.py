@@ -14,7 +14,7 @@ from typing import Any
 
 from simcrop_core.align import align, check_request, encode
 from simcrop_core.cluster import dask_client
-from simcrop_core.datasets.table import TableForm
+from simcrop_core.datasets.manifest import BATCH_FORM
 from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
 from simcrop_core.ingest import read_and_prepare
@@ -25,14 +25,6 @@ from simcrop_core.prepare import Placement
 from simcrop_core.report import read_report
 from simcrop_core.result_folder import REQUEST_NAME, write_result
 
-_FORM = TableForm(
-    required=("study", "ct", "report"),
-    optional=("volume_name", "series"),
-    code="bad-manifest",
-    remedy="Write a csv with the columns study (a name of letters, digits, '-', '_' and '.', "
-    "each once), ct and report and, if needed, volume_name and series; put quotation marks "
-    "around cells with commas.",
-)
 STATUS_NAME = "status.csv"
 _STATUS_EVERY_S = 2.0
 _STATUS_COLUMNS = ("study", "status", "code", "message", "seconds")
@@ -90,13 +82,13 @@ def read_manifest(path: Path) -> list[Study]:
     """
     studies: list[Study] = []
     seen: set[str] = set()
-    for number, row in _FORM.read(path)[1]:
+    for number, row in BATCH_FORM.read(path)[1]:
         name = row["study"]
         safe = name and all(c.isalnum() or c in "-_. " for c in name)
         if not safe or name.startswith(".") or name.casefold() == STATUS_NAME:
-            raise _FORM.refusal(path, f"Row {number}: the study {name!r} cannot name a folder")
+            raise BATCH_FORM.refusal(path, f"Row {number}: the study {name!r} cannot name a folder")
         if name.casefold() in seen:
-            raise _FORM.refusal(path, f"Row {number}: the study {name!r} is given twice")
+            raise BATCH_FORM.refusal(path, f"Row {number}: the study {name!r} is given twice")
         seen.add(name.casefold())
         studies.append(
             Study(

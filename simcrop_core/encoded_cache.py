@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,9 +13,13 @@ from pathlib import Path
 
 from simcrop_core.encoded import Encoded, VolumeCard
 from simcrop_core.errors import SimCroPError
+from simcrop_core.outputs import whole_file
 from simcrop_core.volume import CTVolume
 
 _SUFFIX = ".encoded.npz"
+#: Of small files that say what was kept of which files.
+_LINK = ".kept"
+_KEPT = re.compile(rf"[0-9a-f]{{40}}{re.escape(_SUFFIX)}")
 _LONG_SINCE_S = 3600.0
 #: To be raised with every change of what preparing or encoding makes of the same scan and model.
 _VERSION = 1
@@ -83,6 +88,38 @@ class EncodedCache:
             path.chmod(0o600)
         self._make_room(path)
 
+    def remember(
+        self, stamp: str, volume: CTVolume, model_id: str, placement: str, precision: str
+    ) -> None:
+        """Note of which files a scan was read, so that `known` can tell unread what is kept.
+
+        Parameters
+        ----------
+        stamp
+            What changes when the files do.
+
+        Raises
+        ------
+        SimCroPError
+            ``cannot-write``.
+        """
+        kept = self._path(volume, model_id, placement, precision).name
+        with whole_file(self._link(stamp, model_id, placement, precision)) as hidden:
+            hidden.touch(mode=0o600)
+            hidden.write_text(f"{kept}\n{volume.pseudonym}\n", encoding="ascii")
+
+    def known(self, stamp: str, model_id: str, placement: str, precision: str) -> str | None:
+        """The pseudonym of a scan that is kept, by its files alone; None where none is."""
+        link = self._link(stamp, model_id, placement, precision)
+        try:
+            kept, pseudonym = link.read_text(encoding="ascii")[:200].splitlines()
+        except (OSError, ValueError):
+            return None
+        if _KEPT.fullmatch(kept) and (self.folder / kept).is_file():
+            return pseudonym
+        _remove(link)
+        return None
+
     def size_bytes(self) -> int:
         """How much is kept."""
         return sum(size for _, size, _ in self._kept())
@@ -91,6 +128,8 @@ class EncodedCache:
         """Remove all that was kept; other files in the folder stay."""
         for path in [*(path for _, _, path in self._kept()), *self._left_over()]:
             _remove(path)
+        for path in self.folder.glob(f"*{_LINK}"):
+            _remove(path)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -98,6 +137,10 @@ class EncodedCache:
         card = VolumeCard.of(volume).to_dict()
         made_of = json.dumps([_VERSION, card, model_id, placement, precision], sort_keys=True)
         return self.folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:40]}{_SUFFIX}"
+
+    def _link(self, stamp: str, model_id: str, placement: str, precision: str) -> Path:
+        made_of = json.dumps([_VERSION, stamp, model_id, placement, precision])
+        return self.folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:40]}{_LINK}"
 
     def _kept(self) -> list[tuple[float, int, Path]]:
         """When each was last used, its bytes and its path."""

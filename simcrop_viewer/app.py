@@ -22,6 +22,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--report", metavar="R", help="its report")
     made.add_argument("--model", metavar="M", help="folder of a model")
     made.add_argument(
+        "--studies",
+        metavar="LIST",
+        help="a folder of studies, a csv that lists them, or a data set such as ct-rate:ROOT",
+    )
+    made.add_argument(
         "--session", metavar="S", help="a saved session (.simcrop), in place of all of these"
     )
     made.add_argument(
@@ -67,6 +72,8 @@ def main(words: Sequence[str] | None = None) -> int:
         window.open_session(arguments.session)
     if arguments.model:
         window.use_model(arguments.model)
+    if arguments.studies:
+        window.open_list(arguments.studies)
     if arguments.scan:
         window.open(arguments.scan, arguments.report)
     napari.run()

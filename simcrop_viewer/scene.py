@@ -6,7 +6,7 @@ and taken away when it is closed, never in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from napari.layers import Image, Labels, Layer, Vectors
 from napari.utils.colormaps import Colormap
 from numpy.typing import ArrayLike, NDArray
 
-from simcrop_core.patches import PatchGrid
+from simcrop_core.patches import Box, PatchGrid
 from simcrop_viewer import layers
 from simcrop_viewer.layers import Placed, PlaneName
 from simcrop_viewer.model.display import Display
@@ -28,6 +28,7 @@ SceneName = Literal["axial", "coronal", "sagittal", "3d"]
 SCENES: tuple[SceneName, ...] = ("axial", "coronal", "sagittal", "3d")
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 _CROSS_COLOR = "#ffd54f"
+_FRAME_COLOR, _FRAME_RINGS = "#ffffff", 6
 #: The crosshair is open around its middle, so that it hides nothing there.
 _CROSS_GAP_MM = 8.0
 
@@ -58,6 +59,8 @@ class Scene:
         The scan's layers: one, or a plane in each direction in 3D.
     structures
         The layer of what is segmented, if it was ever shown (`simcrop_viewer.scene_structures`).
+    frame_mm
+        A box that is drawn with the crosshair from its next move on, or None.
     moved
         Called with RAS millimetres when a person steps through this pane's planes.
     removed
@@ -71,6 +74,7 @@ class Scene:
         self.viewer = ViewerModel() if viewer is None else viewer
         self.scan: tuple[Image, ...] = ()
         self.structures: Labels | None = None
+        self.frame_mm: Box | None = None
         self.moved: Callable[[NDArray[np.float64]], None] = lambda world_mm: None
         self.removed: Callable[[str], None] = lambda why: None
         self.later: Callable[[Callable[[], None]], None] = lambda do: None
@@ -143,6 +147,9 @@ class Scene:
             "Crosshair", _CROSS_COLOR, float(size_mm.max()) / 300, opacity=0.7
         )
         if not self.is_3d:
+            # Rows for the cross, then for the frame: their colours are set once for all.
+            cross.data = np.zeros((4 + 4 * _FRAME_RINGS, 2, 3))
+            cross.edge_color = [_CROSS_COLOR] * 4 + [_FRAME_COLOR] * (4 * _FRAME_RINGS)
             normal = layers.ORDER[self.name][0]
             scale, translate = np.ones(3), np.zeros(3)
             scale[normal] = 4 * size_mm[normal]  # every plane is nearest to the lines'
@@ -257,7 +264,23 @@ class Scene:
                     start[other] = self._position[other]
                 start[axis], direction[axis] = begin, max(0.0, end - begin)
                 lines.append([start, direction])
-        layers.set_lines(self._cross, np.array(lines))
+        layers.set_lines(self._cross, np.array([*lines, *self._frame(across)]))
+
+    def _frame(self, across: tuple[int, ...]) -> Iterator[list[NDArray[np.float64]]]:
+        """The sides of the frame, if there is one, in the pane's own plane: rings of lines, one
+        around the other, since all lines of a layer are of one width."""
+        if self.frame_mm is None or self._cross is None:
+            return
+        box = np.sort(layers.to_napari(np.array(self.frame_mm)), axis=0)
+        for ring in range(_FRAME_RINGS):
+            grown = ring * 0.9 * float(self._cross.edge_width)
+            corners = box + np.array([[-grown], [grown]])
+            for axis, other in (across, across[::-1]):
+                for side in corners[:, other]:
+                    start, direction = np.zeros((2, 3))
+                    start[axis], start[other] = corners[0, axis], side
+                    direction[axis] = corners[1, axis] - corners[0, axis]
+                    yield [start, direction]
 
     # -- evidence -------------------------------------------------------------------------------
 

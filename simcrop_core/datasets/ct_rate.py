@@ -29,7 +29,7 @@ from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import read_volume
-from simcrop_core.report import report_from_parts
+from simcrop_core.report import Report, report_from_parts
 from simcrop_core.report_csv import read_csv_rows
 from simcrop_core.report_files import Parts
 from simcrop_core.statements import FINDINGS, Facts
@@ -92,10 +92,7 @@ class CtRateSource:
         self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
     ) -> Study:
         """The study, its geometry and Hounsfield units as the metadata say."""
-        volume = self.read()
-        report = None
-        if self.report is not None and self.report.parts:
-            report = report_from_parts(self.report)
+        volume, report = self.read(), self.read_report()
         facts = Facts.unknown() if self.labels is None else Facts.from_labels(dict(self.labels))
         return Study(self.id, volume, report, plain_sentences(report), facts=facts)
 
@@ -107,6 +104,12 @@ class CtRateSource:
                     problem, path=self.path, code=code, remedy="Fetch the metadata csv again."
                 )
         return read_ct_rate_volume(self.path, self.geometry)
+
+    def read_report(self) -> Report | None:
+        """The report alone; None where the reports say nothing of this volume."""
+        if self.report is None or not self.report.parts:
+            return None
+        return report_from_parts(self.report)
 
     def faults(self) -> Iterator[Fault]:
         """As in :class:`~simcrop_core.datasets.dataset.DatasetSource`."""

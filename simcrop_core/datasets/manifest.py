@@ -43,6 +43,15 @@ _FORM = TableForm(
     remedy="Write a csv with the columns study, volume and report and, if needed, patient, "
     "volume_name, series, truth, mask:NAME and the names of findings.",
 )
+#: The csv that ``simcrop batch align`` takes.
+BATCH_FORM = TableForm(
+    required=("study", "ct", "report"),
+    optional=("volume_name", "series"),
+    code="bad-manifest",
+    remedy="Write a csv with the columns study (a name of letters, digits, '-', '_' and '.', "
+    "each once), ct and report and, if needed, volume_name and series; put quotation marks "
+    "around cells with commas.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +79,19 @@ class ManifestSource:
             files += sorted(Path(self.truth).parent.rglob("*.nii.gz"))
         return repr((self, [file_stamp(path) for path in files]))
 
+    def read(self) -> CTVolume:
+        """The scan alone."""
+        return read_volume(self.volume, series=self.series or None)
+
+    def read_report(self) -> Report | None:
+        """The report alone."""
+        return _report(self.report, self.volume_name) if self.report else None
+
     def load(
         self, spec: InputSpec | None = None, margin_voxels: tuple[int, int, int] = (0, 0, 0)
     ) -> Study:
         """The study as its files give it."""
-        volume = read_volume(self.volume, series=self.series or None)
-        report = _report(self.report, self.volume_name) if self.report else None
+        volume, report = self.read(), self.read_report()
         masks = Masks(volume.shape)
         for name, path in self.masks:
             masks.add(name, _mask(Path(path), volume))

@@ -14,7 +14,9 @@ from simcrop_core.datasets.dataset import Dataset, Fault
 from simcrop_core.errors import SimCroPError
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.phantoms import VALIDATION_SEED, refuse_straddling
+from simcrop_core.report import Report
 from simcrop_core.study import Study
+from simcrop_core.volume import CTVolume
 
 if TYPE_CHECKING:
     from simcrop_core.phantoms.study import Labels
@@ -51,6 +53,17 @@ class PhantomSource:
 
         grid = None if spec is None else prepared_grid(self.seed, spec, margin_voxels)
         return make_phantom(self.seed, grid, labels=self.labels)
+
+    def read(self) -> CTVolume:
+        """The scan on its scanner's grid."""
+        return self.load().volume
+
+    def read_report(self) -> Report:
+        """The report alone, which needs no scan."""
+        from simcrop_core.phantoms.language import write_report
+        from simcrop_core.phantoms.study import survey
+
+        return Report.from_text(write_report(survey(self.seed)).text)
 
     def faults(self) -> Iterator[Fault]:
         """None: there is no file."""

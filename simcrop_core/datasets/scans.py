@@ -55,6 +55,9 @@ class ScanSource:
         """The scan, as this data set stores it."""
         return read_volume(self.volume)
 
+    def read_report(self) -> None:
+        """None: these data sets come without reports."""
+
     def read_structures(self, volume: CTVolume) -> tuple[NDArray[np.uint8] | None, list[Note]]:
         """The label map on the scan's voxels, and what is to be known of it."""
         if not self.mask:

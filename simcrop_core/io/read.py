@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from os import PathLike, scandir
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from simcrop_core.io.payload import Observer
 from simcrop_core.io.sniff import Sniffed, sniff
 from simcrop_core.io.stated import Stated, option_refused
 from simcrop_core.volume import CTVolume, Note
+
+if TYPE_CHECKING:
+    from simcrop_core.io.dicom_series import SeriesInfo
 
 
 def read_volume(
@@ -114,6 +118,34 @@ def read_volume(
             allow_any_modality=allow_any_modality,
         )
     return volume.with_notes(notes)
+
+
+def series_to_choose(path: str | PathLike[str]) -> tuple[SeriesInfo, ...]:
+    """The CT series in a DICOM folder among which a person may want to choose, the largest first.
+
+    Scouts, single images, series of other modalities and such without places do not count. Empty
+    where reading the folder leaves no choice.
+
+    Raises
+    ------
+    SimCroPError
+        As `list_series` does.
+    """
+    folder = Path(path)
+    with reading(folder):
+        if not folder.is_dir() or _only_volume(folder) is not None:
+            return ()
+    from simcrop_core.io.dicom import list_series
+
+    found = [
+        series
+        for series in list_series(folder)
+        if series.modality == "CT"
+        and not series.is_localizer
+        and series.plane != "unknown"
+        and series.n_slices > 1
+    ]
+    return tuple(found) if len(found) > 1 else ()
 
 
 def read_stored(

@@ -16,6 +16,7 @@ from simcrop_core.encoded import Encoded
 from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
 from simcrop_core.volume import Note
+from simcrop_viewer.controller.encoding import Encoder
 from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 
@@ -51,9 +52,6 @@ class EvidenceController:
     ----------
     device
         ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
-    placement
-        Where the model's input lies in the scan, from the next encoding on: in its middle, on the
-        lungs, or in overlapping windows over all of it.
 
     Parameters
     ----------
@@ -63,13 +61,14 @@ class EvidenceController:
     """
 
     model_changed = Signal()
+    placement_changed = Signal()
     encoded_changed = Signal()
     encoding = Signal(Job)  # has been started
     refused = Signal(SimCroPError)
 
     def __init__(self, session: Session, jobs: Jobs, cache: EncodedCache | None = None) -> None:
         self.device = "auto"
-        self.placement: Placement = "center"
+        self._placement: Placement = "center"
         self.cache = cache
         self._session = session
         self._jobs = jobs
@@ -136,6 +135,25 @@ class EvidenceController:
     # -- encoding -------------------------------------------------------------------------------
 
     @property
+    def placement(self) -> Placement:
+        """Where the model's input lies in the scan, from the next encoding on: in its middle, on
+        the lungs, or in overlapping windows over all of it."""
+        return self._placement
+
+    @placement.setter
+    def placement(self, placement: Placement) -> None:
+        if placement != self._placement:
+            self._placement = placement
+            self.placement_changed.emit()
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """How scans are encoded from now on; None without a model."""
+        if self._model is None:
+            return None
+        return Encoder(self._model, self._placement, self.device, self.cache)
+
+    @property
     def is_encoded(self) -> bool:
         """Whether the open scan has been through the model."""
         return self._evidence is not None
@@ -161,25 +179,20 @@ class EvidenceController:
         None where there is no study or no model. Evidence that is there stays until the new one
         has come. With ``anew``, what was kept of an earlier time is not looked for.
         """
-        study, model = self._session.study, self._model
-        if study is None or model is None:
+        study, model, encoder = self._session.study, self._model, self.encoder
+        if study is None or model is None or encoder is None:
             return None
         if self._job is not None:
             self._job.cancel()
-        placement = self.placement
 
         def work(tell: Callable[[str, int, int], None]) -> _Evidence:
-            from simcrop_core.align import encode
-
-            encoded = None if anew else self._kept(model, study, placement)
+            encoded = None if anew else encoder.find(study.volume)
             was_kept, trouble = encoded is not None, None
             if encoded is None:
-                encoded = encode(
-                    model, study.volume, placement=placement, device=self.device, progress=tell
-                )
+                encoded = encoder.encode(study.volume, tell)
                 trouble = self._keep(study, encoded)
             result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
-            return _Evidence(study.number, encoded, result, placement, was_kept, trouble)
+            return _Evidence(study.number, encoded, result, encoder.placement, was_kept, trouble)
 
         def take(evidence: _Evidence) -> None:
             now = self._session.study
@@ -363,15 +376,6 @@ class EvidenceController:
             device=self.device,
             progress=tell,
         )
-
-    def _kept(self, model: SimCroP, study: OpenStudy, placement: Placement) -> Encoded | None:
-        """What an earlier encoding left on the disk, by this model at this precision."""
-        if self.cache is None:
-            return None
-        from simcrop_core.device import resolve_precision, select_device
-
-        precision = resolve_precision(select_device(self.device), "auto")
-        return self.cache.find(study.volume, model.model_id, placement, precision)
 
     def _keep(self, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
         """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""

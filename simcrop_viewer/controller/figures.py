@@ -137,15 +137,17 @@ class FigureController:
             )
         out = self._out or "figure.png"
         folder = str(Path(out).with_suffix("")) + "-alignment"
-        align = ["simcrop", "align", _full(scan), "--model", _full(model)]
+        series = ["--series", study.series] if study.series else []
+        align = ["simcrop", "align", _full(scan), *series, "--model", _full(model)]
         align += [] if report is None else ["--report", _full(report)]
+        align += ["--volume-name", study.volume_name] if study.volume_name else []
         align += [f"--query={s.text}" for s in self._session.statements if s.is_query]
         align += ["--top-k", str(self._evidence.top_k), "--out", folder]
         if self._evidence.placed not in (None, "center"):
             align += ["--placement", str(self._evidence.placed)]
         if self._evidence.device != "auto":
             align += ["--device", self._evidence.device]
-        figure = ["simcrop", "figure", _full(scan), "--alignment", folder, "--out", out]
+        figure = ["simcrop", "figure", _full(scan), *series, "--alignment", folder, "--out", out]
         return f"{_line(align)}\n{_line(figure + spec_words(spec))}\n"
 
     def _drawing(self, spec: FigureSpec) -> Callable[[Tell, Path], None]:

@@ -6,6 +6,9 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from psygnal import Signal
+
+from simcrop_core.patches import Box
 from simcrop_viewer import layers
 from simcrop_viewer.model.overlay import chosen_mask, heat, scale_of
 from simcrop_viewer.model.session import MOST_SELECTED, Session, Statement
@@ -25,6 +28,8 @@ COLORS: tuple[tuple[float, float, float], ...] = (
 #: Of the outlines of a statement that is shown alone.
 ONE_COLOR = "#00e5ff"
 assert len(COLORS) == MOST_SELECTED
+#: How much of its opacity evidence keeps that is only pointed at.
+_LIGHT = 0.6
 
 
 def color_of(number: int, several: bool) -> str:
@@ -37,14 +42,18 @@ def color_of(number: int, several: bool) -> str:
 class SceneController:
     """Joins a session with panes."""
 
+    flashed = Signal()  # the best patch is framed, until `end_flash` is called
+
     def __init__(self, session: Session, scenes: Sequence[Scene]) -> None:
         self._session = session
         self.scenes = tuple(scenes)
         self._setting_window = False
+        self._jumping = False
         session.study_changed.connect(self._show_study)
         session.position_changed.connect(self._move)
         session.window_changed.connect(self._set_window)
         session.selection_changed.connect(self.draw)
+        session.hint_changed.connect(self.draw)
         session.chosen.connect(self._jump)
         session.overlay.events.connect(self.draw)
         self._seen = set(self.scenes)
@@ -72,6 +81,7 @@ class SceneController:
         session.position_changed.disconnect(self._move)
         session.window_changed.disconnect(self._set_window)
         session.selection_changed.disconnect(self.draw)
+        session.hint_changed.disconnect(self.draw)
         session.chosen.disconnect(self._jump)
         session.overlay.events.disconnect(self.draw)
         with _collected_once():
@@ -79,13 +89,19 @@ class SceneController:
                 scene.close()
 
     def draw(self) -> None:
-        """Draw the evidence of what is selected in all panes that can be seen."""
+        """Draw the evidence of what is selected in all panes that can be seen; or of what is
+        pointed at, more lightly: its heat, and no outlines unless these are all that is drawn."""
         settings = self._session.overlay
+        hinted = self._session.hinted
+        hinted = None if hinted is None or hinted.result is None else hinted
         chosen = [
             (number, statement)
-            for number, statement in enumerate(self._session.selected)
+            for number, statement in enumerate(
+                self._session.selected if hinted is None else (hinted,)
+            )
             if statement.result is not None
         ]
+        light = hinted is not None and settings.draw != "outlines"
         shown = self._shown(chosen) if settings.visible else []
         result = chosen[0][1].result if chosen else None
         for scene in self.seen:
@@ -93,15 +109,15 @@ class SceneController:
                 None if result is None else result.patches,
                 shown,
                 heat=settings.draw != "outlines",
-                outlines=settings.draw != "heat",
-                opacity=settings.opacity,
+                outlines=settings.draw != "heat" and not light,
+                opacity=settings.opacity * (_LIGHT if light else 1.0),
                 smooth=settings.smooth,
             )
 
     def _shown(self, chosen: list[tuple[int, Statement]]) -> list[Shown]:
         settings = self._session.overlay
         shared = self._shared_scale() if chosen and settings.normalise == "shared" else None
-        several = len(self._session.selection) > 1
+        several = len(self._session.selection) > 1 and self._session.hinted is None
         found = []
         for number, statement in chosen:
             result, row = statement.result, statement.row
@@ -128,11 +144,29 @@ class SceneController:
         """Put the crosshair on the own centre of the best patch of what was chosen last."""
         selected = self._session.selected
         if selected and selected[-1].result is not None:
-            result, row = selected[-1].result, selected[-1].row
-            self._session.move_to(result.patches.center(int(result.top(row)[0])))
+            result, best = selected[-1].result, int(selected[-1].result.top(selected[-1].row)[0])
+            before, self._jumping = self._session.position_mm, True
+            try:
+                self._frame(result.patches.box(best))
+                self._session.move_to(result.patches.center(best))
+                if self._session.position_mm is before:  # it was there: the frame alone is new
+                    self._move()
+            finally:
+                self._jumping = False
+            self.flashed.emit()
+
+    def end_flash(self) -> None:
+        """Take the frame around the best patch away."""
+        if any(scene.frame_mm is not None for scene in self.scenes):
+            self._move()
+
+    def _frame(self, box: Box | None) -> None:
+        for scene in self.scenes:
+            scene.frame_mm = box
 
     def _show_study(self) -> None:
         study = self._session.study
+        self._frame(None)
         with _collected_once():
             for scene in self.scenes:
                 if study is None:
@@ -143,6 +177,8 @@ class SceneController:
                         layer.events.contrast_limits.connect(self._window_changed)
 
     def _move(self) -> None:
+        if not self._jumping:
+            self._frame(None)
         for scene in self.seen:
             scene.move_to(self._session.position_mm)
 

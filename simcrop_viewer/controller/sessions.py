@@ -171,7 +171,8 @@ def _read(path: Path, using: SimCroP | None, tell: Tell) -> _Read:
     said = None if saved.report is None else saved.report.find("report", path)
     folder = None if saved.model is None else saved.model.find("model", path)
     tell("reading the report", 1, 4)
-    report = None if said is None else read_report(said)
+    row = None if saved.report is None else saved.report.which
+    report = None if said is None else read_report(said, volume_name=row)
     if report is not None and saved.report is not None:
         saved.report.check("report", report_digest(report))
     count = len(saved.questions) + (0 if report is None else len(report.sentences))
@@ -183,7 +184,7 @@ def _read(path: Path, using: SimCroP | None, tell: Tell) -> _Read:
             remedy="Choose a file that was saved with Save session.",
         )
     tell("reading the scan", 2, 4)
-    volume = read_volume(scan)
+    volume = read_volume(scan, series=saved.scan.which)
     saved.scan.check("scan", volume.sha256)
     model = None
     if saved.model is not None and folder is not None:
@@ -194,4 +195,5 @@ def _read(path: Path, using: SimCroP | None, tell: Tell) -> _Read:
             model = read_model(folder, lambda what, *_: tell(what, 3, 4))
             saved.model.check("model", model.model_id)
     tell("reading", 4, 4)
-    return _Read(saved, OpenStudy(volume, display_of(volume), report), model, folder)
+    study = OpenStudy(volume, display_of(volume), report, series=saved.scan.which, volume_name=row)
+    return _Read(saved, study, model, folder)

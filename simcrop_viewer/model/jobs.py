@@ -35,6 +35,8 @@ class Job:
         What is done, for people.
     state
         How it stands.
+    lane
+        Where it waits for other work.
     what, done, total
         The present stage, and how far it is.
     error
@@ -45,8 +47,9 @@ class Job:
 
     changed = Signal()
 
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
+    def __init__(self, title: str, *, lane: str = "", quiet: bool = False) -> None:
         self.title = title
+        self.lane = lane
         self.is_quiet = quiet
         self.state: State = "waiting"
         self.what, self.done, self.total = "", 0, 0
@@ -114,6 +117,20 @@ class Jobs:
         """Whether something goes on that is not quiet."""
         return any(not job.is_quiet for job in self.running)
 
+    def is_busy(self, *lanes: str) -> bool:
+        """Whether something goes on in one of these lanes; may be asked from any thread."""
+        return any(job.lane in lanes for job in tuple(self.running))
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Call a function on the window's thread, soon; not any more once all is closed."""
+
+        def call() -> None:
+            if not self._closed:
+                function()
+
+        if not self._closed:
+            self._post(call)
+
     def start(
         self,
         title: str,
@@ -141,7 +158,7 @@ class Jobs:
         quiet
             Neither ``added`` nor ``over`` tells of it.
         """
-        job = Job(title, quiet=quiet)
+        job = Job(title, lane=lane, quiet=quiet)
         self.running.append(job)
         if not quiet:
             self.added.emit(job)

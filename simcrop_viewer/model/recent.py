@@ -23,6 +23,8 @@ class RecentStudy(BaseModel):
 
     path: str
     report: str | None = None
+    series: str | None = None
+    volume_name: str | None = None
 
     @property
     def title(self) -> str:
@@ -54,14 +56,21 @@ class RecentStudies:
         self._path = path
         self.studies = self._read()
 
-    def add(self, path: str | Path, report: str | Path | None = None) -> None:
+    def add(
+        self,
+        path: str | Path,
+        report: str | Path | None = None,
+        series: str | None = None,
+        volume_name: str | None = None,
+    ) -> None:
         """Put something first, whether or not it was in the list."""
         full = str(Path(path).absolute())
         said = None if report is None else str(Path(report).absolute())
-        if not is_text(full + (said or "")):
+        if not is_text("".join((full, said or "", series or "", volume_name or ""))):
             return  # it could not be written down
         others = [study for study in self.studies if study.path != full]
-        self.studies = (RecentStudy(path=full, report=said), *others[: _MOST - 1])
+        newest = RecentStudy(path=full, report=said, series=series, volume_name=volume_name)
+        self.studies = (newest, *others[: _MOST - 1])
         self._write()
 
     def clear(self) -> None:

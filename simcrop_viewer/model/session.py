@@ -29,12 +29,16 @@ class OpenStudy:
     """A scan that is open, with its report if there is one.
 
     ``number`` tells one opening from the next, so that what arrives late for another is dropped.
+    ``series`` (of a DICOM folder; ``""`` where the usual one was chosen) and ``volume_name`` (the
+    row of a csv of reports) say which was read where there are several.
     """
 
     volume: CTVolume
     display: Display
     report: Report | None = None
     number: int = field(default_factory=lambda: next(_numbers))
+    series: str | None = None
+    volume_name: str | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +100,7 @@ class Session:
     statements_changed = Signal()
     selection_changed = Signal()
     chosen = Signal()  # a person selected something, as against evidence having come
+    hint_changed = Signal()
     position_changed = Signal()
     window_changed = Signal()
 
@@ -104,6 +109,7 @@ class Session:
         self._study: OpenStudy | None = None
         self._statements: tuple[Statement, ...] = ()
         self._selection: tuple[int, ...] = ()
+        self._hint: int | None = None
         self._position = np.zeros(3)
         self._window = PRESETS["lung"]
 
@@ -115,6 +121,7 @@ class Session:
 
     def show(self, study: OpenStudy | None) -> None:
         """Replace what is open; evidence and selection of the earlier study go with it."""
+        self.hint(None)
         self._study = study
         self._selection = ()
         report = None if study is None else study.report
@@ -126,11 +133,12 @@ class Session:
         self.selection_changed.emit()
         self.position_changed.emit()
 
-    def set_report(self, report: Report) -> None:
+    def set_report(self, report: Report, volume_name: str | None = None) -> None:
         """Give the open scan another report; the scan, and where it is looked at, stay."""
         if self._study is None:
             return
-        self._study = replace(self._study, report=report)
+        self.hint(None)
+        self._study = replace(self._study, report=report, volume_name=volume_name)
         self._selection = ()
         self._statements = statements_of(report, None)
         self.report_changed.emit()
@@ -146,6 +154,7 @@ class Session:
 
     def set_statements(self, statements: tuple[Statement, ...]) -> None:
         """Replace the statements; what was selected stays so, as far as it is still there."""
+        self.hint(None)
         self._statements = statements
         kept = tuple(i for i in self._selection if i < len(statements))
         self.statements_changed.emit()
@@ -163,10 +172,13 @@ class Session:
         ``MOST_SELECTED`` the last ones."""
         wanted = tuple(dict.fromkeys(i for i in indices if 0 <= i < len(self._statements)))
         wanted = wanted[-MOST_SELECTED:]
+        hinted, self._hint = self._hint, None
         if wanted != self._selection:
             self._selection = wanted
             self.selection_changed.emit()
             self.chosen.emit()
+        elif hinted is not None:
+            self.hint_changed.emit()
 
     def step(self, forward: bool, among: Sequence[int]) -> None:
         """Select the next statement of some (in order), or the one before; none beyond the last."""
@@ -177,6 +189,19 @@ class Session:
             self.select(ahead[0] if forward else ahead[-1])
         elif now in among:
             self.select(now)
+
+    @property
+    def hinted(self) -> Statement | None:
+        """A statement that is only pointed at: its evidence is shown until the pointer leaves."""
+        return None if self._hint is None else self._statements[self._hint]
+
+    def hint(self, index: int | None) -> None:
+        """Point at a statement, or at none; at one that is selected is at none."""
+        if index is not None and (index in self._selection or index >= len(self._statements)):
+            index = None
+        if index != self._hint:
+            self._hint = index
+            self.hint_changed.emit()
 
     @property
     def selected(self) -> tuple[Statement, ...]:

@@ -38,11 +38,14 @@ class SavedFile(_Part):
         The same place as seen from the session's folder, so that all may move together.
     digest
         Of a scan's voxels and geometry, of a report's text, of a model's weights and settings.
+    which
+        The series of a DICOM folder, or the row of a csv of reports, where there are several.
     """
 
     path: str = Field(min_length=1)
     beside: str | None = None
     digest: str = Field(min_length=8)
+    which: str | None = None
 
     def find(self, what: str, session: Path) -> Path:
         """Where it is now.
@@ -187,7 +190,7 @@ def saved_session(
             remedy="Save it as a file, open that, and save the session then.",
         )
 
-    def file(place: Path | str, digest: str) -> SavedFile:
+    def file(place: Path | str, digest: str, which: str | None = None) -> SavedFile:
         full = os.path.abspath(place)
         if not is_text(full):
             raise SimCroPError(
@@ -200,12 +203,14 @@ def saved_session(
             beside = Path(os.path.relpath(full, path.absolute().parent)).as_posix()
         except ValueError:  # another drive
             beside = None
-        return SavedFile(path=full, beside=beside, digest=digest)
+        return SavedFile(path=full, beside=beside, digest=digest, which=which or None)
 
     x, y, z = (float(value) for value in session.position_mm)
     return SavedSession(
-        scan=file(study.volume.source, study.volume.sha256),
-        report=None if report is None else file(str(report.source), report_digest(report)),
+        scan=file(study.volume.source, study.volume.sha256, study.series),
+        report=None
+        if report is None
+        else file(str(report.source), report_digest(report), study.volume_name),
         model=None if model is None else file(*model),
         placement=placement,
         questions=tuple(s.text for s in session.statements if s.is_query),

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from numpy.typing import ArrayLike
-from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
+from qtpy.QtCore import QEvent, QModelIndex, QRect, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QFont, QKeyEvent, QPainter, QPalette
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -41,6 +41,8 @@ _LONG_WORD = re.compile(r"\S{28}(?=\S)")
 _PAD = 6
 _STRIPE = 4
 _SCORE_WIDTH = 84
+#: How long the pointer rests on a sentence before its evidence is shown.
+_HOVER_MS = 150
 #: Sentences that are named for a place.
 _MOST_HERE = 4
 
@@ -78,6 +80,13 @@ class ReportPanel(QWidget):
         self.previous.clicked.connect(lambda: self.step(forward=False))
         self.next.clicked.connect(lambda: self.step(forward=True))
         self.list.itemSelectionChanged.connect(self._chosen)
+        # A pointer that only passes by changes nothing.
+        self._hovering = QTimer(self)
+        self._hovering.setSingleShot(True)
+        self._hovering.setInterval(_HOVER_MS)
+        self._hovering.timeout.connect(self._hint)
+        self._hovered: int | None = None
+        self.list.hovered.connect(self._hover)
         self.find.textChanged.connect(self._filter)
         self.section.currentIndexChanged.connect(self._filter)
         self.ask.returnPressed.connect(self._ask)
@@ -93,6 +102,7 @@ class ReportPanel(QWidget):
 
     def disconnect_all(self) -> None:
         """Let go of session and controller."""
+        self._hovering.stop()
         self._session.statements_changed.disconnect(self._fill)
         self._session.selection_changed.disconnect(self._select)
         self._session.study_changed.disconnect(self._tell_state)
@@ -183,9 +193,22 @@ class ReportPanel(QWidget):
 
     # -- choosing -------------------------------------------------------------------------------
 
+    def _hover(self, index: int | None) -> None:
+        """The pointer is on a sentence, or on none."""
+        self._hovered = index
+        if index is None:
+            self._hovering.stop()
+            self._session.hint(None)
+        else:
+            self._hovering.start()
+
+    def _hint(self) -> None:
+        self._session.hint(self._hovered)
+
     def _chosen(self) -> None:
         if self._telling:
             return
+        self._hovering.stop()
         rows = [item.data(_INDEX) for item in self.list.selectedItems()]
         before = [i for i in self._session.selection if i in rows]
         self._session.select(*before, *(i for i in sorted(rows) if i not in before))
@@ -274,6 +297,8 @@ def _in_words(statement: Statement) -> str:
 
 
 class _Sentences(QListWidget):
+    hovered = Signal(object)  # the sentence under the pointer, or None
+
     def __init__(self) -> None:
         super().__init__()
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -282,6 +307,12 @@ class _Sentences(QListWidget):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setMouseTracking(True)
+        self.itemEntered.connect(lambda item: self.hovered.emit(item.data(_INDEX)))
+        self.viewportEntered.connect(lambda: self.hovered.emit(None))
+
+    def leaveEvent(self, event: QEvent) -> None:
+        self.hovered.emit(None)
+        super().leaveEvent(event)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.text().lower() in ("j", "k", "h", "u"):

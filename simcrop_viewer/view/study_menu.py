@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.npz *.dcm);;All files (*)"
 _REPORTS = "Reports (*.txt *.json *.csv *.dcm);;All files (*)"
+_LISTS = "Lists of studies (*.csv);;All files (*)"
 _SESSIONS = f"Sessions (*{SUFFIX})"
 
 
@@ -35,13 +36,21 @@ class StudyMenu(QMenu):
         self.recent.aboutToShow.connect(self.fill_recent)
         self.addMenu(self.recent)
         self.addSeparator()
+        self._entry("Open studies (folder) ...", "Ctrl+L", self.choose_studies_folder)
+        self._entry("Open studies (list) ...", "Ctrl+Shift+L", self.choose_studies_list)
+        self._entry("Next study", "", partial(window.studies_panel.step, forward=True))
+        self._entry("Previous study", "", partial(window.studies_panel.step, forward=False))
+        self._entry("Encode all studies", "", window.studies_panel.press)
+        self.addSeparator()
         self._entry("Open session ...", "", self._choose_session)
         self._entry("Save session ...", "Ctrl+S", self._save_session)
         self.addSeparator()
         self._entry("Encode", "Ctrl+E", window.encode.press)
         if window.evidence.cache is not None:
-            self._entry("Forget encoded scans", "", window.evidence.cache.clear)
+            self._entry("Forget encoded scans", "", window.studies_encoding.forget)
         self._entry("Close study", "Ctrl+W", window.studies.close)
+        window.studies_panel.folder_wanted.connect(self.choose_studies_folder)
+        window.studies_panel.list_wanted.connect(self.choose_studies_list)
         bar = window.qt.menuBar()
         bar.insertMenu(bar.actions()[0], self)
 
@@ -75,7 +84,7 @@ class StudyMenu(QMenu):
         if study.path.lower().endswith(SUFFIX):
             self._window.open_session(study.path)
         else:
-            self._window.open(study.path, study.report)
+            self._window.open(study.path, study.report, study.series, study.volume_name)
 
     # -- dialogs --------------------------------------------------------------------------------
 
@@ -88,6 +97,16 @@ class StudyMenu(QMenu):
         path = QFileDialog.getExistingDirectory(self._window.qt, "Folder of a DICOM series")
         if path:
             self._window.open(path)
+
+    def choose_studies_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self._window.qt, "Folder with several studies")
+        if path:
+            self._window.open_list(path)
+
+    def choose_studies_list(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self._window.qt, "List of studies", "", _LISTS)
+        if path:
+            self._window.open_list(path)
 
     def _choose_report(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self._window.qt, "Open a report", "", _REPORTS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import napari
 from napari.qt import QtViewer
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAction,
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from simcrop_core.datasets.worklist import is_list
 from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
 from simcrop_viewer.controller.evidence import EvidenceController
@@ -28,13 +29,16 @@ from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.sessions import SessionsController
 from simcrop_viewer.controller.structures import StructuresController
+from simcrop_viewer.controller.studies import StudiesController
 from simcrop_viewer.controller.study import StudyController
+from simcrop_viewer.controller.study_encoding import StudyEncodingController
 from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.recent import RecentStudies
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.session_file import SUFFIX
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
+from simcrop_viewer.view.choice_bar import ChoiceBar
 from simcrop_viewer.view.encode_panel import EncodePanel
 from simcrop_viewer.view.figure_panel import FigurePanel
 from simcrop_viewer.view.jobs_panel import JobsPanel
@@ -44,10 +48,16 @@ from simcrop_viewer.view.pane import Pane
 from simcrop_viewer.view.posting import Poster
 from simcrop_viewer.view.report_panel import ReportPanel
 from simcrop_viewer.view.structures_panel import StructuresPanel
+from simcrop_viewer.view.studies_panel import StudiesPanel
 from simcrop_viewer.view.study_menu import StudyMenu
+from simcrop_viewer.view.window_filter import WindowFilter
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
+#: How long the best patch of a sentence that was chosen is framed.
+_FLASH_MS = 900
+#: Height of the list of studies, at first.
+_STUDIES_PX = 230
 RESEARCH_ONLY = "Research use only, not for diagnosis"
 
 
@@ -75,12 +85,18 @@ class MainWindow:
         self.viewer = napari.Viewer(title=TITLE, show=False)
         self.qt = self.viewer.window._qt_window
         self._post = Poster(self.qt)
+        self.messages = MessageBar()
         self.session = Session()
         self.jobs = Jobs(self._post)
         self.studies = StudyController(self.session, self.jobs)
         self.evidence = EvidenceController(self.session, self.jobs, cache)
         scenes = [Scene("axial", self.viewer), *(Scene(name) for name in SCENES[1:])]
         self.scenes = SceneController(self.session, scenes)
+        self._flash = QTimer(self.qt)
+        self._flash.setSingleShot(True)
+        self._flash.setInterval(_FLASH_MS)
+        self._flash.timeout.connect(self.scenes.end_flash)
+        self.scenes.flashed.connect(lambda: self._flash.start())
         self.panes = {scene.name: self._pane(scene) for scene in scenes}
         self.report = ReportPanel(self.session, self.evidence)
         self.overlay = OverlayPanel(self.session)
@@ -95,6 +111,15 @@ class MainWindow:
         self.session.report_changed.connect(self._remember_report)
         for opened in (self.sessions.opened, self.sessions.saved):
             opened.connect(self.recent.add)
+        self.studies_list = StudiesController(self.session, self.jobs, self.studies)
+        self.studies_encoding = StudyEncodingController(
+            self.session, self.jobs, self.studies_list.list, self.evidence
+        )
+        self.studies_list.looked_over.connect(self.studies_encoding.find_states)
+        self.studies_list.opening.connect(lambda: self.messages.hide())
+        self.studies_list.opened.connect(self._encode_if_ready)
+        self.studies_panel = StudiesPanel(self.studies_list, self.studies_encoding, self.evidence)
+        self.choice = ChoiceBar(self.studies)
         self.structures = StructuresController(self.session, self.jobs, self.evidence, scenes)
         self.structures_panel = StructuresPanel(self.session, self.structures, self.evidence)
         #: The tabs, each with its title.
@@ -106,7 +131,6 @@ class MainWindow:
             "Figure": self.figure,
         }
         self.jobs_panel = JobsPanel(self.jobs)
-        self.messages = MessageBar()
         self._closed = False
         self._lay_out()
         self.menu = StudyMenu(self)
@@ -118,6 +142,8 @@ class MainWindow:
             self.figures,
             self.structures,
             self.sessions,
+            self.studies_list,
+            self.studies_encoding,
         ):
             controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
@@ -128,14 +154,46 @@ class MainWindow:
         for pane in self.panes.values():
             pane.clicked.connect(self.report.show_here)
         self.session.study_changed.connect(self._title)
-        self._filter = _Filter(self)
+        self._filter = WindowFilter(self)
 
     # -- what can be done -----------------------------------------------------------------------
 
-    def open(self, scan: str | Path, report: str | Path | None = None) -> None:
-        """Read a scan, and its report; it is encoded at once where a model is there."""
+    def open(
+        self,
+        scan: str | Path,
+        report: str | Path | None = None,
+        series: str | None = None,
+        volume_name: str | None = None,
+    ) -> None:
+        """Read a scan, and its report; it is encoded at once where a model is there.
+
+        A folder of several scans is listed. ``series`` and ``volume_name`` as in
+        :meth:`~simcrop_viewer.controller.study.StudyController.open`.
+        """
         self.messages.hide()
-        self.studies.open(scan, report, then=self._encode_if_ready)
+        self.studies.open(
+            scan,
+            report,
+            series=series,
+            volume_name=volume_name,
+            then=self._encode_if_ready,
+            failed=lambda error: self._list_instead(error, scan, report),
+        )
+
+    def open_list(self, place: str | Path) -> None:
+        """List the studies that a folder, a csv or a data set's word names."""
+        self.messages.hide()
+        dock = self.docks["studies"]
+        if not dock.isVisible():
+            dock.setVisible(True)
+            self.qt.resizeDocks([dock], [_STUDIES_PX], Qt.Orientation.Vertical)
+        self.studies_list.open_list(place)
+
+    def _list_instead(
+        self, error: SimCroPError, scan: str | Path, report: str | Path | None
+    ) -> None:
+        if error.code == "several-volumes" and report is None:
+            self.open_list(scan)
 
     def open_session(self, path: str | Path) -> None:
         """Open what a session names, as it was looked at."""
@@ -143,10 +201,13 @@ class MainWindow:
         self.sessions.open(path)
 
     def open_dropped(self, paths: Sequence[str]) -> None:
-        """Open what was dropped: a scan, a report for the scan that is open, both at once, or a
-        session."""
+        """Open what was dropped: a scan, a report for the scan that is open, both at once, a
+        session, or a list of studies."""
         if len(paths) == 1 and Path(paths[0]).suffix.lower() == SUFFIX:
             self.open_session(paths[0])
+            return
+        if len(paths) == 1 and paths[0].lower().endswith(".csv") and is_list(Path(paths[0])):
+            self.open_list(paths[0])
             return
         reports = [p for p in paths if Path(p).suffix.lower() in REPORT_SUFFIXES]
         scans = [p for p in paths if p not in reports]
@@ -193,7 +254,7 @@ class MainWindow:
 
     def close(self) -> None:
         """Stop all work and let go of everything; the window closes."""
-        self._let_go()
+        self.let_go()
         self.viewer.close()
 
     def _encode_if_ready(self) -> None:
@@ -228,19 +289,34 @@ class MainWindow:
         body = QVBoxLayout(side)
         body.setContentsMargins(0, 8, 0, 0)
         body.addWidget(self.messages)
+        body.addWidget(self.choice)
         body.addWidget(self.tabs)
+        bottom = Qt.DockWidgetArea.BottomDockWidgetArea
         self.docks = {
             "side": self._dock("Study", side, Qt.DockWidgetArea.RightDockWidgetArea),
-            "jobs": self._dock("Jobs", self.jobs_panel, Qt.DockWidgetArea.BottomDockWidgetArea),
+            "studies": self._dock("Studies", self.studies_panel, bottom),
+            "jobs": self._dock("Jobs", self.jobs_panel, bottom),
         }
+        self.docks["studies"].setVisible(False)
+        self.studies_panel.closed.connect(lambda: self.docks["studies"].setVisible(False))
         # Its buttons turn planes into other planes; ours are the menu's, the keys' and the mouse's.
         own = self.viewer.window._qt_viewer
         own.viewerButtons.setVisible(False)
         own.show_welcome_screen = False
         self.docks["jobs"].setVisible(False)
-        self.jobs.added.connect(lambda *_: self.docks["jobs"].setVisible(True))
+        self.jobs.added.connect(self._show_jobs)
         self.jobs.over.connect(lambda *_: self.docks["jobs"].setVisible(self.jobs.any_told))
         self._title()
+
+    def _show_jobs(self) -> None:
+        """Beside the list of studies, where that is shown, with the smaller part of the width."""
+        studies, jobs = self.docks["studies"], self.docks["jobs"]
+        if jobs.isHidden():
+            jobs.setVisible(True)
+            if not studies.isHidden():
+                width = self.qt.width()
+                parts = [round(0.68 * width), round(0.32 * width)]
+                self.qt.resizeDocks([studies, jobs], parts, Qt.Orientation.Horizontal)
 
     def _dock(self, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
         """A panel that can be moved about, and not be closed for good."""
@@ -260,6 +336,8 @@ class MainWindow:
         self.shortcut("K", lambda: self.report.step(forward=False))
         self.shortcut("H", self._toggle_overlay)
         self.shortcut("U", self.report.select_unsupported)
+        self.shortcut("PgDown", lambda: self.studies_panel.step(forward=True))
+        self.shortcut("PgUp", lambda: self.studies_panel.step(forward=False))
         for number, window in enumerate(PRESETS.values(), 1):
             self.shortcut(f"F{number}", partial(session.set_window, window))
 
@@ -290,7 +368,7 @@ class MainWindow:
         study = self.session.study
         if study is not None and study.volume.source is not None:
             report = None if study.report is None else study.report.source
-            self.recent.add(study.volume.source, report)
+            self.recent.add(study.volume.source, report, study.series, study.volume_name)
 
     def _removed(self, why: str) -> None:
         self.tell(SimCroPError(why, code="layer", remedy="Open it in a napari window of its own."))
@@ -304,44 +382,19 @@ class MainWindow:
         name = "" if study is None else f"{study.name} · "
         self.qt.setWindowTitle(f"{name}{TITLE} · {RESEARCH_ONLY}")
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Stop all work and let go of everything that others hold; once is enough."""
         if self._closed:
             return
         self._closed = True
+        self._flash.stop()
         self.jobs.close()
-        for panel in (*self.panels.values(), self.jobs_panel):
+        for panel in (*self.panels.values(), self.jobs_panel, self.studies_panel, self.choice):
             panel.disconnect_all()
         self.sessions.close()
+        self.studies_encoding.close()
+        self.studies_list.close()
         self.structures.close()
         self.scenes.close()
         for pane in self.panes.values():
             pane.let_go(canvas=pane.scene.viewer is not self.viewer)
-
-
-class _Filter(QObject):
-    """Sees the window close, and what is dropped anywhere on it."""
-
-    def __init__(self, window: MainWindow) -> None:
-        super().__init__(window.qt)
-        self._window = window
-        window.qt.setAcceptDrops(True)
-        for watched in (window.qt, *(pane.canvas for pane in window.panes.values())):
-            watched.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        kind = event.type()
-        if kind == QEvent.Type.Close and watched is self._window.qt:
-            self._window._let_go()
-        if kind in (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop):
-            return self._dropped(event)
-        return False
-
-    def _dropped(self, event: Any) -> bool:
-        """Take files before napari does, which knows neither reports nor Hounsfield units."""
-        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
-        if not paths:
-            return False
-        event.acceptProposedAction()
-        if event.type() == QEvent.Type.Drop:
-            self._window.open_dropped(paths)
-        return True

@@ -135,3 +135,31 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     keep(EncodedCache(tmp_path / "cache"), 0)
     [path] = (tmp_path / "cache").iterdir()
     assert [p.stat().st_mode & 0o077 for p in (path, path.parent)] == [0, 0]
+
+
+def test_what_is_kept_of_which_files_is_known_without_reading_them(tmp_path: Path) -> None:
+    cache, made_of = EncodedCache(tmp_path / "cache"), ("0123456789ab", "center", "fp32")
+    assert cache.known("files", *made_of) is None
+    keep(cache, 0)
+    cache.remember("files", scan(), *made_of)
+    assert cache.known("files", *made_of) == scan().pseudonym
+    assert cache.known("other files", *made_of) is None
+    assert cache.known("files", "another model", *made_of[1:]) is None
+    assert "files" not in "".join(p.name for p in cache.folder.iterdir())
+    for path in cache.folder.glob("*.npz"):
+        path.unlink()
+    assert cache.known("files", *made_of) is None
+    assert list(cache.folder.iterdir()) == []
+    cache.remember("files", scan(), *made_of)
+    cache.clear()
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_note_of_files_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    cache, made_of = EncodedCache(tmp_path / "cache"), ("0123456789ab", "center", "fp32")
+    (tmp_path / "secret").write_text("x")
+    cache.remember("files", scan(), *made_of)
+    (link,) = cache.folder.iterdir()
+    link.write_text("../secret\nct-0\n")
+    assert cache.known("files", *made_of) is None
+    assert (tmp_path / "secret").exists()

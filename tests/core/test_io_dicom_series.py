@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.io import dicom_search
+from simcrop_core.io import dicom_search, series_to_choose
 from simcrop_core.io.dicom import list_series, read_dicom
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -88,6 +88,18 @@ def test_series_are_listed_and_each_can_be_chosen(study):
     uid = pydicom.dcmread(folder / "b0000.dcm").SeriesInstanceUID
     assert equal(read_dicom(folder, series=uid), hu["thick"])
     assert refusal(folder, series="").code == "unknown-series"
+
+
+def test_a_person_may_choose_among_the_ct_series_that_are_volumes(study, tmp_path_factory):
+    folder, _ = study
+    offered = [info.id.split("-")[0] for info in series_to_choose(folder)]
+    assert offered == ["5", "2", "4"]  # no scout, no MR; the largest first
+    assert [info.is_chosen for info in series_to_choose(folder)] == [False, True, False]
+    assert series_to_choose(folder / "b0001.dcm") == ()
+    alone = tmp_path_factory.mktemp("alone")
+    write_series(alone, phantom((4, 16, 16)))
+    write_series(alone, phantom((1, 16, 16)), prefix="z", tags={"SeriesNumber": 9})
+    assert series_to_choose(alone) == ()
 
 
 def test_ids_stay_the_same_wherever_the_files_lie(study, tmp_path_factory):

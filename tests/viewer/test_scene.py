@@ -365,3 +365,106 @@ def test_panes_that_cannot_be_seen_wait_until_they_can(session: Session) -> None
         assert scenes[name].viewer.dims.point[number] == pytest.approx(place, abs=3)
     assert scenes["coronal"].viewer.dims.point != before
     controller.close()
+
+
+def test_a_sentence_that_is_pointed_at_shows_its_heat_until_the_pointer_leaves(
+    session: Session, shown: dict[str, Scene], result: AlignmentResult
+) -> None:
+    session.select(0, 2)
+    place = session.position_mm.copy()
+    before = {name: [x.data.copy() for x in evidence(s)] for name, s in shown.items()}
+    session.hint(1)
+    for scene in shown.values():
+        (layer,) = evidence(scene)
+        assert layer.opacity < session.overlay.opacity
+        assert boxes(scene) == []
+    heat = evidence(shown["axial"])[0].data
+    at = tuple(np.argwhere(heat == heat.max())[0])
+    world = layers.to_world(evidence(shown["axial"])[0].data_to_world(at))
+    np.testing.assert_allclose(world, result.patches.center(best_patch(1)))
+    np.testing.assert_array_equal(session.position_mm, place)  # nobody is led away
+    session.hint(None)
+    for name, scene in shown.items():
+        assert [x.opacity for x in evidence(scene)] == [session.overlay.opacity] * 2
+        for layer, data in zip(evidence(scene), before[name], strict=True):
+            np.testing.assert_array_equal(layer.data, data)
+        assert len(boxes(scene)) == 2
+
+
+def test_a_hint_ends_with_whatever_is_done(session: Session, shown: dict[str, Scene]) -> None:
+    session.hint(1)
+    assert session.hinted is session.statements[1]
+    session.select(1)
+    assert session.hinted is None
+    assert len(boxes(shown["axial"])) == 1
+    session.hint(1)  # is shown already
+    assert session.hinted is None
+    session.hint(99)
+    assert session.hinted is None
+    session.hint(0)
+    session.select(1)  # as before
+    assert session.hinted is None
+    assert len(boxes(shown["axial"])) == 1
+    session.hint(0)
+    session.set_statements(session.statements[:1])
+    assert session.hinted is None
+    session.hint(0)
+    session.show(None)
+    assert session.hinted is None
+
+
+def test_only_outlines_are_hinted_at_where_only_outlines_are_drawn(
+    session: Session, shown: dict[str, Scene]
+) -> None:
+    session.overlay.draw = "outlines"
+    session.hint(1)
+    assert evidence(shown["axial"]) == []
+    assert len(boxes(shown["axial"])) == 1
+    session.hint(None)
+    assert boxes(shown["axial"]) == []
+
+
+def frame(scene: Scene) -> np.ndarray:
+    """Corners that the innermost ring of the frame spans, which is drawn with the crosshair."""
+    [cross] = [x for x in scene.viewer.layers if x.name == "Crosshair"]
+    assert {layers.to_hex(row) for row in cross.edge_color[4:]} == {"#ffffff"}
+    lines = cross.data[4:8]
+    lines = lines[np.abs(lines[:, 1]).max(axis=1) > 0]
+    return np.concatenate([lines[:, 0], lines.sum(axis=1)])
+
+
+def test_the_best_patch_is_framed_until_the_flash_ends_or_somebody_moves(
+    session: Session, shown: dict[str, Scene], result: AlignmentResult
+) -> None:
+    session.select(1)
+    box = result.patches.box(best_patch(1))
+    low, high = np.sort(layers.to_napari(np.stack(box)), axis=0)
+    for name in ("axial", "coronal", "sagittal"):
+        across = list(layers.ORDER[name][1:])
+        corners = frame(shown[name])[:, across]
+        np.testing.assert_allclose(corners.min(axis=0), low[across])
+        np.testing.assert_allclose(corners.max(axis=0), high[across])
+        assert len(corners) == 8
+    session.move_to(session.position_mm + 5)
+    assert len(frame(shown["axial"])) == 0
+    session.select(0)
+    assert len(frame(shown["axial"])) == 8
+    session.overlay.visible = False
+    assert len(frame(shown["axial"])) == 8
+
+
+def test_a_frame_ends(session: Session, panes: dict[str, Scene], report, result) -> None:
+    controller = SceneController(session, [Scene("axial")])
+    flashed: list[None] = []
+    controller.flashed.connect(lambda: flashed.append(None))
+    session.show(session.study)
+    session.set_statements(statements_of(report, result))
+    scene = controller.scenes[0]
+    for number in (1, 2):
+        session.select(0)
+        assert len(flashed) == number
+        assert len(frame(scene)) == 8
+        controller.end_flash()
+        assert len(frame(scene)) == 0
+        session.select()  # the crosshair stays: choosing it again frames it again
+    controller.close()

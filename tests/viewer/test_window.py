@@ -170,7 +170,7 @@ def test_keys_go_through_the_report_and_the_windows(aligned, qtbot) -> None:
 
 KEYS = (
     "J", "K", "U", "H", "F1", "F2", "F3", "F4", "Ctrl+O", "Ctrl+Shift+O", "Ctrl+R", "Ctrl+Shift+V",
-    "Ctrl+E", "Ctrl+S", "Ctrl+W",
+    "Ctrl+E", "Ctrl+S", "Ctrl+W", "Ctrl+L", "Ctrl+Shift+L", "PgUp", "PgDown",
 )  # fmt: skip
 
 
@@ -216,6 +216,29 @@ def test_a_click_on_a_sentence_selects_it_and_with_control_several(aligned, qtbo
     assert aligned.session.selection == (2, 0)
     click(1)
     assert aligned.session.selection == (1,)
+
+
+def test_the_pointer_on_a_sentence_shows_its_evidence_until_it_leaves(aligned, qtbot) -> None:
+    from qtpy.QtCore import QEvent, QPoint
+    from qtpy.QtWidgets import QApplication
+
+    session, sentences = aligned.session, aligned.report.list
+    aligned.tabs.setCurrentWidget(aligned.report)
+    item = next(sentences.item(r) for r in range(9) if "effusion" in sentences.item(r).text())
+    qtbot.mouseMove(sentences.viewport(), QPoint(2, 2))
+    qtbot.mouseMove(sentences.viewport(), sentences.visualItemRect(item).center())
+    assert session.hinted is None  # it may only pass by
+    settled(qtbot, lambda: session.hinted is session.statements[1])
+    assert session.selection == ()
+    QApplication.sendEvent(sentences, QEvent(QEvent.Type.Leave))
+    assert session.hinted is None
+
+
+def test_the_frame_of_the_best_patch_goes_by_itself(aligned, qtbot) -> None:
+    aligned.session.select(0)
+    scene = aligned.panes["axial"].scene
+    assert scene.frame_mm is not None
+    settled(qtbot, lambda: scene.frame_mm is None)
 
 
 def test_the_report_is_found_in_and_filtered(aligned) -> None:

@@ -1,0 +1,77 @@
+"""Scans through the model, and through the folder where that was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simcrop_core.encoded import Encoded
+from simcrop_core.encoded_cache import EncodedCache
+from simcrop_core.volume import CTVolume
+
+if TYPE_CHECKING:
+    from simcrop_core.model import SimCroP
+    from simcrop_core.prepare import Placement
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """How scans are encoded: by which model, where its input lies, on what.
+
+    Attributes
+    ----------
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+    cache
+        Where encoded scans are kept; None keeps none.
+    """
+
+    model: SimCroP
+    placement: Placement
+    device: str
+    cache: EncodedCache | None
+
+    def find(self, volume: CTVolume) -> Encoded | None:
+        """What an earlier encoding left on the disk, by this model at this precision."""
+        if self.cache is None:
+            return None
+        return self.cache.find(volume, *self.made_of())
+
+    def encode(self, volume: CTVolume, tell: Tell) -> Encoded:
+        """Send the scan through the model.
+
+        Raises
+        ------
+        SimCroPError
+            As :func:`simcrop_core.align.encode`.
+        """
+        from simcrop_core.align import encode
+
+        return encode(
+            self.model, volume, placement=self.placement, device=self.device, progress=tell
+        )
+
+    def made_of(self) -> tuple[str, str, str]:
+        """Model, placement and precision: what an encoded scan is found by, beside the scan."""
+        from simcrop_core.device import resolve_precision, select_device
+
+        precision = resolve_precision(select_device(self.device), "auto")
+        return self.model.model_id, self.placement, precision
+
+    def known(self, stamp: str) -> str | None:
+        """The pseudonym of the scan in these files, if what was made of it is kept."""
+        return None if self.cache is None else self.cache.known(stamp, *self.made_of())
+
+    def remember(self, stamp: str, volume: CTVolume) -> None:
+        """Note of which files the scan was read.
+
+        Raises
+        ------
+        SimCroPError
+            ``cannot-write``.
+        """
+        if self.cache is not None:
+            self.cache.remember(stamp, volume, *self.made_of())

@@ -40,7 +40,7 @@ def run_run(arguments: argparse.Namespace) -> int:
 
         first = int(os.environ.get("RANK", 0)) == 0
         try:
-            with _progress(quiet=arguments.json or not first) as tell:
+            with progress_told(quiet=arguments.json or not first) as tell:
                 outcome = train(
                     arguments.out, config, resume=arguments.resume, stop=stop, tell=tell
                 )
@@ -123,7 +123,7 @@ def _stop_request() -> Iterator[_Stop]:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
+def progress_told(*, quiet: bool) -> Iterator[Any]:
     """A bar on a terminal, a line now and then elsewhere."""
     from tqdm import tqdm
 
@@ -137,7 +137,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
             return
         if not sys.stderr.isatty():
             now = time.monotonic()
-            if now - last_line > _LINE_EVERY_S or done == total:
+            if total > 1 and (now - last_line > _LINE_EVERY_S or done == total):
                 print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
                 last_line = now
             return

@@ -29,8 +29,10 @@ from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.sessions import SessionsController
 from simcrop_viewer.controller.structures import StructuresController
 from simcrop_viewer.controller.study import StudyController
+from simcrop_viewer.controller.training import TrainingController
 from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.recent import RecentStudies
+from simcrop_viewer.model.runs_folder import RunsFolder
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.session_file import SUFFIX
 from simcrop_viewer.model.windows import PRESETS
@@ -45,6 +47,7 @@ from simcrop_viewer.view.posting import Poster
 from simcrop_viewer.view.report_panel import ReportPanel
 from simcrop_viewer.view.structures_panel import StructuresPanel
 from simcrop_viewer.view.study_menu import StudyMenu
+from simcrop_viewer.view.training_panel import TrainingPanel
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
@@ -67,10 +70,15 @@ class MainWindow:
         What was open lately; a list that nobody keeps by default.
     cache
         Where encoded scans are kept for the next time; nowhere by default.
+    runs
+        Where training runs are kept.
     """
 
     def __init__(
-        self, recent: RecentStudies | None = None, cache: EncodedCache | None = None
+        self,
+        recent: RecentStudies | None = None,
+        cache: EncodedCache | None = None,
+        runs: RunsFolder | None = None,
     ) -> None:
         self.viewer = napari.Viewer(title=TITLE, show=False)
         self.qt = self.viewer.window._qt_window
@@ -105,6 +113,8 @@ class MainWindow:
             "Structures": self.structures_panel,
             "Figure": self.figure,
         }
+        self.training = TrainingController(self.jobs, runs)
+        self.training_panel = TrainingPanel(self.training)
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
@@ -122,6 +132,7 @@ class MainWindow:
             controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
+        self.training_panel.checkpoint_wanted.connect(self._use_checkpoint)
         for scene in scenes:
             scene.removed = self._removed
             scene.later = self._post
@@ -171,6 +182,12 @@ class MainWindow:
             return
         self.messages.hide()
         self.evidence.load(folder, then=self._encode_if_ready)
+
+    def _use_checkpoint(self, folder: str) -> None:
+        """Look through what a run has learnt."""
+        self.docks["side"].raise_()
+        self.tabs.setCurrentWidget(self.encode)
+        self.use_model(folder)
 
     def tell(self, error: SimCroPError) -> None:
         """Say what went wrong."""
@@ -231,8 +248,15 @@ class MainWindow:
         body.addWidget(self.tabs)
         self.docks = {
             "side": self._dock("Study", side, Qt.DockWidgetArea.RightDockWidgetArea),
+            "training": self._dock(
+                "Training", self.training_panel, Qt.DockWidgetArea.RightDockWidgetArea
+            ),
             "jobs": self._dock("Jobs", self.jobs_panel, Qt.DockWidgetArea.BottomDockWidgetArea),
         }
+        right = Qt.DockWidgetArea.RightDockWidgetArea
+        self.qt.setTabPosition(right, QTabWidget.TabPosition.North)
+        self.qt.tabifyDockWidget(self.docks["side"], self.docks["training"])
+        self.docks["side"].raise_()
         # Its buttons turn planes into other planes; ours are the menu's, the keys' and the mouse's.
         own = self.viewer.window._qt_viewer
         own.viewerButtons.setVisible(False)
@@ -309,8 +333,9 @@ class MainWindow:
             return
         self._closed = True
         self.jobs.close()
-        for panel in (*self.panels.values(), self.jobs_panel):
+        for panel in (*self.panels.values(), self.training_panel, self.jobs_panel):
             panel.disconnect_all()
+        self.training.close()
         self.sessions.close()
         self.structures.close()
         self.scenes.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from simcrop_viewer.controller.training import TrainingController
@@ -27,7 +26,7 @@ class TrainingPanel(QWidget):
     def __init__(self, training: TrainingController) -> None:
         super().__init__()
         self._training = training
-        self._met = False
+        self._met = self._closed = False
         self.messages = MessageBar()
         self.form = RunForm(training)
         self.runs = RunsView(training, self.form.choose_place)
@@ -48,6 +47,7 @@ class TrainingPanel(QWidget):
 
     def disconnect_all(self) -> None:
         """Let go of the controller."""
+        self._closed = True
         self._timer.stop()
         self._training.refused.disconnect(self.messages.tell)
         self._training.started.disconnect(self._started)
@@ -55,15 +55,15 @@ class TrainingPanel(QWidget):
         self.form.disconnect_all()
         self.runs.disconnect_all()
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
-        self._training.ask_for_recipes()
-        self._training.look()
-        self._timer.start()
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        super().hideEvent(event)
-        self._timer.stop()
+    def follow(self, seen: bool) -> None:
+        """Look again and again while the panel is seen. (A dock behind another one is not hidden
+        for Qt; only the dock itself tells.)"""
+        if not seen or self._closed:
+            self._timer.stop()
+        elif not self._timer.isActive():
+            self._training.ask_for_recipes()
+            self._training.look()
+            self._timer.start()
 
     def _meet(self) -> None:
         """At the first look: follow a run that is under way, or show the newest one."""

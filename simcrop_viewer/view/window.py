@@ -257,6 +257,7 @@ class MainWindow:
         self.qt.setTabPosition(right, QTabWidget.TabPosition.North)
         self.qt.tabifyDockWidget(self.docks["side"], self.docks["training"])
         self.docks["side"].raise_()
+        self.docks["training"].visibilityChanged.connect(self.training_panel.follow)
         # Its buttons turn planes into other planes; ours are the menu's, the keys' and the mouse's.
         own = self.viewer.window._qt_viewer
         own.viewerButtons.setVisible(False)

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from simcrop_core.train.events import EVENTS_NAME, LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME, lock_holder
 from simcrop_viewer.model.event_tail import Event, last_bytes, last_events
+from simcrop_viewer.model.model_title import CHECKPOINTS_NAME, MODEL_NAME
 from simcrop_viewer.model.run_log import log_is_held, section_of
 
 State = Literal["starting", "running", "stopping", "finished", "stopped", "failed", "killed"]
 CONFIG_NAME, RESULT_NAME, STOP_NAME = "config.json", "result.json", "stop"
-CHECKPOINTS_NAME, MODEL_NAME = "checkpoints", "model"
 #: Of a run that trains; others are asked to stop by a signal.
 RUN_FORMAT = "simcrop-run"
 _RATE_OVER = 100
@@ -208,15 +208,6 @@ def newest_model(folder: Path) -> Path | None:
         return max(saved, key=lambda path: int(path.name[5:]))
     model = folder / MODEL_NAME
     return model if (model / CONFIG_NAME).is_file() else None
-
-
-def model_title(folder: Path) -> str:
-    """What to call a model's folder: one that a run made by its run, any other by its name."""
-    if folder.parent.name == CHECKPOINTS_NAME and folder.name[5:].isdigit():
-        return f"{folder.parent.parent.name}, step {int(folder.name[5:]):,}"
-    if folder.name == MODEL_NAME:
-        return folder.parent.name
-    return folder.name
 
 
 def _total(config: Mapping[str, Any], lines: Sequence[str]) -> int | None:

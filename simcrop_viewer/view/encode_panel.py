@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.model.jobs import Job
-from simcrop_viewer.model.run_summary import model_title
+from simcrop_viewer.model.model_title import model_title
 from simcrop_viewer.model.session import Session
 
 _CHOOSE = "choose"

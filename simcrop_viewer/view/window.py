@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.qt import QtViewer
@@ -29,10 +29,8 @@ from simcrop_viewer.controller.scenes import SceneController
 from simcrop_viewer.controller.sessions import SessionsController
 from simcrop_viewer.controller.structures import StructuresController
 from simcrop_viewer.controller.study import StudyController
-from simcrop_viewer.controller.training import TrainingController
 from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.recent import RecentStudies
-from simcrop_viewer.model.runs_folder import RunsFolder
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.session_file import SUFFIX
 from simcrop_viewer.model.windows import PRESETS
@@ -48,6 +46,10 @@ from simcrop_viewer.view.report_panel import ReportPanel
 from simcrop_viewer.view.structures_panel import StructuresPanel
 from simcrop_viewer.view.study_menu import StudyMenu
 from simcrop_viewer.view.training_panel import TrainingPanel
+
+if TYPE_CHECKING:
+    from simcrop_viewer.controller.training import TrainingController
+    from simcrop_viewer.model.runs_folder import RunsFolder
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
@@ -113,8 +115,8 @@ class MainWindow:
             "Structures": self.structures_panel,
             "Figure": self.figure,
         }
-        self.training = TrainingController(self.jobs, runs)
-        self.training_panel = TrainingPanel(self.training)
+        self._runs = runs
+        self.training_panel = TrainingPanel(lambda: self.training)
         self.jobs_panel = JobsPanel(self.jobs)
         self.messages = MessageBar()
         self._closed = False
@@ -140,6 +142,13 @@ class MainWindow:
             pane.clicked.connect(self.report.show_here)
         self.session.study_changed.connect(self._title)
         self._filter = _Filter(self)
+
+    @cached_property
+    def training(self) -> TrainingController:
+        """Runs, made when somebody first wants to know of them."""
+        from simcrop_viewer.controller.training import TrainingController
+
+        return TrainingController(self.jobs, self._runs)
 
     # -- what can be done -----------------------------------------------------------------------
 
@@ -336,7 +345,6 @@ class MainWindow:
         self.jobs.close()
         for panel in (*self.panels.values(), self.training_panel, self.jobs_panel):
             panel.disconnect_all()
-        self.training.close()
         self.sessions.close()
         self.structures.close()
         self.scenes.close()

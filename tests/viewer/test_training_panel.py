@@ -50,19 +50,18 @@ def shown(desk, place: Path, qtbot, qapp) -> Iterator[Callable[[], object]]:
         kept.folder = place
         training = TrainingController(desk.jobs, kept)
         training.form.offer(recipes())
-        panel = TrainingPanel(training)
+        panel = TrainingPanel(lambda: training)
         panel.training = training
         panel.resize(430, 900)
         qtbot.addWidget(panel)
-        panel.show()
         panel.follow(True)
+        panel.show()
         made.append(panel)
         return panel
 
     yield show
     for panel in made:
         panel.disconnect_all()
-        panel.training.close()
 
 
 @pytest.fixture
@@ -370,7 +369,7 @@ def test_a_run_is_started_found_again_stopped_and_opened(window, place: Path, qt
     first = window()
     qtbot.waitUntil(first.docks["side"].isVisible, timeout=20_000)
     qtbot.wait(300)
-    assert first.training._asking is None  # nobody asked for recipes yet
+    assert "training" not in vars(first)  # nobody wants to know of runs yet
     assert not first.training_panel._timer.isActive()
     first.docks["training"].raise_()
     form = first.training_panel.form

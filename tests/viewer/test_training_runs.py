@@ -26,6 +26,7 @@ from made_runs import (
 
 from simcrop_core.train.lock import RunLock
 from simcrop_viewer.model.event_tail import EventTail, last_events
+from simcrop_viewer.model.model_title import model_title
 from simcrop_viewer.model.run_charts import (
     MOST_POINTS,
     RunCurves,
@@ -39,7 +40,6 @@ from simcrop_viewer.model.run_result import differences, result_lines
 from simcrop_viewer.model.run_summary import (
     duration,
     in_words,
-    model_title,
     runs_in,
     summary_of,
 )

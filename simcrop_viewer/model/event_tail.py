@@ -87,7 +87,8 @@ def last_bytes(path: Path, most: int = TAIL_BYTES) -> bytes:
 def events_in(text: bytes) -> list[Event]:
     """The events of whole lines; lines that are none are passed over."""
     found = []
-    for line in text.splitlines():
+    # Decoded at once: for each line alone it takes half as long again.
+    for line in text.decode("utf-8", "replace").split("\n"):
         try:
             event = json.loads(line)
         except ValueError:

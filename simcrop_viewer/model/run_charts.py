@@ -22,7 +22,8 @@ Kind = Literal["training", "validation", "reference"]
 #: Points of a curve that are drawn at most; of more, each stands for several.
 MOST_POINTS = 400
 _TITLES = {"samples_per_s": "studies/s", "lr": "learning rate"}
-_LAST = ("studies/s", "learning rate")
+#: Charts of how fast a run goes, after those of what it learns.
+SPEEDS = ("studies/s", "learning rate")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +127,7 @@ def charts_of(runs: Sequence[RunCurves]) -> tuple[Chart, ...]:
 
     def order(title: str) -> tuple[int, int, str]:
         metric = not any(line.kind == "training" for line in found[title])
-        last = _LAST.index(title) + 1 if title in _LAST else 0
+        last = SPEEDS.index(title) + 1 if title in SPEEDS else 0
         return (0 if title == "loss" else 1 + last * 2 + metric, 0, title if metric else "")
 
     return tuple(Chart(title, tuple(found[title])) for title in sorted(found, key=order))

@@ -24,7 +24,7 @@ from qtpy.QtGui import (
 )
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from simcrop_viewer.model.run_charts import Chart, Line, number, smoothed, ticks
+from simcrop_viewer.model.run_charts import SPEEDS, Chart, Line, number, smoothed, ticks
 
 #: Of the chosen runs in their order; told apart by people who do not see red and green too.
 COLORS = ("#56b4e9", "#e69f00", "#2ec4a0", "#f07ab0", "#f0e442", "#ff7043")
@@ -214,9 +214,8 @@ class Curves(QWidget):
         near = [(line, int(np.abs(line.steps_P - step).argmin())) for line in chart.lines]
         if len(runs) > 1:
             kind = chart.lines[0].kind
-            near = [(line, place) for line, place in near if line.kind == kind]
-            words = ", ".join(number(float(line.values_P[place])) for line, place in near)
-            return f"{number(round(step))}: {words}"
+            words = [_at(line, place, step) for line, place in near if line.kind == kind]
+            return f"{number(round(step))}: {', '.join(words)}"
         return f"{number(round(step))}: {_figures(near)}"
 
     def _shown(self, line: Line) -> _Points:
@@ -228,7 +227,10 @@ class Curves(QWidget):
         return self._smooth[key]
 
     def _is_log(self, chart: Chart) -> bool:
-        return self.logarithmic and all(float(line.low_P.min()) > 0 for line in chart.lines)
+        trained = any(line.kind == "training" for line in chart.lines)
+        is_loss = trained and chart.title not in SPEEDS
+        positive = all(float(line.low_P.min()) > 0 for line in chart.lines)
+        return self.logarithmic and is_loss and positive
 
     def _range(self, chart: Chart) -> tuple[float, float]:
         return _span([x for line in chart.lines for x in (line.low_P, line.high_P)])
@@ -283,6 +285,12 @@ def _span(arrays: Sequence[_Points]) -> tuple[float, float]:
     if not some:
         return 0.0, 1.0
     return min(float(a.min()) for a in some), max(float(a.max()) for a in some)
+
+
+def _at(line: Line, place: int, step: float) -> str:
+    """A run's figure at a step; a dash beyond its end."""
+    beyond = step > line.steps_P[-1] + 1
+    return "-" if beyond else number(float(line.values_P[place]))
 
 
 def _figures(near: Sequence[tuple[Line, int]]) -> str:

@@ -54,6 +54,7 @@ class RunsView(QWidget):
         super().__init__()
         self._training = training
         self._telling = False
+        self._told: list[tuple[RunSummary, str | None]] = []
         self.table = _table()
         self.state = _words()
         self.error = _words("color: #ff8a80;")
@@ -203,7 +204,9 @@ class RunsView(QWidget):
             (self.result, seen.result),
             (self.differences, seen.differences),
         ):
-            self.tabs.setTabVisible(self.tabs.indexOf(part), bool(there))
+            place = self.tabs.indexOf(part)
+            if self.tabs.isTabVisible(place) != bool(there):
+                self.tabs.setTabVisible(place, bool(there))
 
     def _in_words(self, row: RunSummary | None, chosen: int) -> str:
         if row is None:
@@ -231,8 +234,12 @@ class RunsView(QWidget):
             for place in range(len(rows)):
                 for column in range(len(_COLUMNS)):
                     table.setItem(place, column, QTableWidgetItem())
-        for place, row in enumerate(rows):
-            self._tell_row(place, row, colors.get(row.folder))
+            self._told = []
+        now = [(row, colors.get(row.folder)) for row in rows]
+        for place, told in enumerate(now):
+            if self._told[place : place + 1] != [told]:  # every change is drawn anew
+                self._tell_row(place, *told)
+        self._told = now
         self._select([place for place, row in enumerate(rows) if row.folder in colors])
         self._telling = False
 

@@ -272,6 +272,12 @@ def test_the_pointer_asks_for_figures(shown, place: Path, until, qtbot) -> None:
     curves._pointer = QPointF(inside.left() + 52, inside.center().y())
     painted(curves)
     assert said[-len(curves.charts)] == "1: 5"
+    made_run(place / "longer", *(step(n, 2.0) for n in range(1, 21)))
+    panel.training.choose([place / "smoke-1", place / "longer"])
+    until(lambda: len(curves.charts[0].lines) == 2)
+    curves._pointer = QPointF(curves.place(0).right() - 14, inside.center().y())
+    painted(curves)
+    assert said[-len(curves.charts)] == "20: -, 2"  # beyond the end of the first
 
 
 def test_looking_ends_when_the_panel_is_not_seen(shown, place: Path, until) -> None:

@@ -42,8 +42,8 @@ def _figures(part: str, found: Any) -> list[str]:
     metric = str(found.get("metric") or "").upper() if found.get("metric") == "auc" else ""
     lines = [f"{part} {metric or found.get('metric') or ''}".strip()]
     labels = found.get("by_label")
-    rows = dict(labels) if isinstance(labels, Mapping) else {}
-    rows["over all"] = found.get("overall")
+    rows = {"over all": found.get("overall")}
+    rows |= labels if isinstance(labels, Mapping) else {}
     return lines + [f"    {name}: {_figure(value)}" for name, value in rows.items()]
 
 

@@ -20,8 +20,6 @@ from simcrop_viewer.model.run_log import log_is_held, section_of
 
 State = Literal["starting", "running", "stopping", "finished", "stopped", "failed", "killed"]
 CONFIG_NAME, RESULT_NAME, STOP_NAME = "config.json", "result.json", "stop"
-#: Of a run that trains; others are asked to stop by a signal.
-RUN_FORMAT = "simcrop-run"
 _RATE_OVER = 100
 _PROGRESS = re.compile(r"^(.*): (\d+) of (\d+)$")
 _OURS = "simcrop-train: "
@@ -108,14 +106,14 @@ def runs_in(place: Path) -> list[Path]:
 
 
 def config_of(folder: Path) -> tuple[Mapping[str, Any], bool]:
-    """What was asked for, as plain data, and whether it is a training run's; empty where none is
-    there or it is damaged."""
+    """What was asked for, as plain data, and whether it is a training run's, which names its
+    format; empty where none is there or it is damaged."""
     with suppress(OSError, ValueError):
         data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         if isinstance(data, dict):
             inner = data.get("config", data)
             if isinstance(inner, dict):
-                return inner, data.get("format") == RUN_FORMAT
+                return inner, isinstance(data.get("format"), str)
     return {}, False
 
 
@@ -202,12 +200,14 @@ def _step(newest: Event, checkpoint: Path | None) -> int | None:
 
 
 def newest_model(folder: Path) -> Path | None:
-    """The model folder that was written last: a checkpoint, or what a probe made."""
+    """The model folder that was written last: what came with a result, or a checkpoint."""
+    model = folder / MODEL_NAME
+    if (folder / RESULT_NAME).is_file() and (model / CONFIG_NAME).is_file():
+        return model
     saved = [p for p in (folder / CHECKPOINTS_NAME).glob("step-*") if p.name[5:].isdigit()]
     if saved:
         return max(saved, key=lambda path: int(path.name[5:]))
-    model = folder / MODEL_NAME
-    return model if (model / CONFIG_NAME).is_file() else None
+    return None
 
 
 def _total(config: Mapping[str, Any], lines: Sequence[str]) -> int | None:

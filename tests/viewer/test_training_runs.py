@@ -245,6 +245,7 @@ def test_a_probe_is_finished_by_its_result(folder: Path) -> None:
     run = summary_of(folder)
     assert (run.state, run.step, run.recipe) == ("finished", None, "probe-luna16")
     assert run.checkpoint == folder / "model"
+    assert summary_of(checkpoint(folder, 9).parents[1]).checkpoint == folder / "model"
     assert not run.trains
     lines = result_lines(folder / "result.json")
     assert "    over all: 0.750 (0.700 to 0.800)" in lines

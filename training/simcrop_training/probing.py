@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from simcrop_core.cli.terminal import answer, progress_bar
+from simcrop_core.cli.terminal import answer
 from simcrop_core.finetune.config import ProbeConfig
 
 
-def run_probe_recipe(arguments: argparse.Namespace, config: ProbeConfig) -> int:
+def run_probe_recipe(
+    arguments: argparse.Namespace, config: ProbeConfig, tell: Callable[[str, int, int], None]
+) -> int:
     """Fit and test a head; prints its figures.
 
     Raises
@@ -19,13 +21,9 @@ def run_probe_recipe(arguments: argparse.Namespace, config: ProbeConfig) -> int:
         See :func:`simcrop_core.finetune.probe.run_probe`.
     """
     from simcrop_core.finetune.probe import run_probe
-    from simcrop_training.running import progress_told
 
     out = Path(arguments.out)
-    # A file or a scheduler's log gets a line now and then, as of other runs.
-    shown = progress_bar(arguments) if sys.stderr.isatty() else progress_told(quiet=arguments.json)
-    with shown as progress:
-        result = run_probe(out, config, resume=arguments.resume, progress=progress)
+    result = run_probe(out, config, resume=arguments.resume, progress=tell)
     lines = [*result.lines(), f"Written to {out}: result.json, config.json, features, model"]
     answer(arguments, result.to_dict(), lines)
     return 0

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from simcrop_core.cli import INTERRUPTED
+from simcrop_core.cli.terminal import progress_bar
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
@@ -30,7 +31,10 @@ def run_run(arguments: argparse.Namespace) -> int:
     if isinstance(config, ProbeConfig):
         from simcrop_training.probing import run_probe_recipe
 
-        return run_probe_recipe(arguments, config)
+        # A file or a scheduler's log gets a line now and then, as of other runs.
+        bar = progress_bar(arguments) if sys.stderr.isatty() else _progress(quiet=arguments.json)
+        with bar as tell:
+            return run_probe_recipe(arguments, config, tell)
     with _stop_request() as stop:
         from simcrop_core.train.devices import SUPERVISED, started_by_launcher
 
@@ -40,7 +44,7 @@ def run_run(arguments: argparse.Namespace) -> int:
 
         first = int(os.environ.get("RANK", 0)) == 0
         try:
-            with progress_told(quiet=arguments.json or not first) as tell:
+            with _progress(quiet=arguments.json or not first) as tell:
                 outcome = train(
                     arguments.out, config, resume=arguments.resume, stop=stop, tell=tell
                 )
@@ -123,7 +127,7 @@ def _stop_request() -> Iterator[_Stop]:
 
 
 @contextmanager
-def progress_told(*, quiet: bool) -> Iterator[Any]:
+def _progress(*, quiet: bool) -> Iterator[Any]:
     """A bar on a terminal, a line now and then elsewhere."""
     from tqdm import tqdm
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,30 @@ def result_lines(path: Path) -> tuple[str, ...]:
 def _figures(part: str, found: Any) -> list[str]:
     if not isinstance(found, Mapping):
         return []
-    metric = str(found.get("metric") or "").upper() if found.get("metric") == "auc" else ""
-    lines = [f"{part} {metric or found.get('metric') or ''}".strip()]
-    labels = found.get("by_label")
-    rows = {"over all": found.get("overall")}
-    rows |= labels if isinstance(labels, Mapping) else {}
-    return lines + [f"    {name}: {_figure(value)}" for name, value in rows.items()]
+    metric = found.get("metric")
+    name = {"auc": "AUC"}.get(str(metric), metric if isinstance(metric, str) else "")
+    lines = [f"{part} {name}".strip()]
+    if "overall" in found or "by_label" in found:
+        labels = found.get("by_label")
+        rows = {"over all": found.get("overall")}
+        rows |= labels if isinstance(labels, Mapping) else {}
+        return lines + [f"    {name}: {_figure(value)}" for name, value in rows.items()]
+    return lines + [f"    {name}: {_figure(value)}" for name, value in _numbers(found)]
+
+
+def _numbers(found: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """All figures of a kind of result that is not known here, with their names."""
+    for name, value in found.items():
+        words = f"{above} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping) and "value" not in value:
+            yield from _numbers(value, words)
+        elif isinstance(value, Mapping | int | float) and not isinstance(value, bool):
+            yield words, value
 
 
 def _figure(value: Any) -> str:
     if not isinstance(value, Mapping):
-        return "-" if value is None else f"{value}"
+        return f"{value:.4g}" if isinstance(value, int | float) else "-"
     told = value.get("value")
     low, high = value.get("low"), value.get("high")
     if not isinstance(told, int | float):

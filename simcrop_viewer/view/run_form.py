@@ -167,7 +167,7 @@ class RunForm(QWidget):
         """All other fields, which takes a moment: only once somebody wants them."""
         rows = self._others.layout()
         for section, settings in self._form.more.items():
-            heading = QLabel(f"<b>{section or 'run'}</b>")
+            heading = QLabel(f"<b>{section or 'others'}</b>")
             rows.addWidget(heading)
             for setting in settings:
                 title = setting.path.removeprefix(f"{section}.").replace("_", " ")

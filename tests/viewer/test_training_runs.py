@@ -250,6 +250,13 @@ def test_a_probe_is_finished_by_its_result(folder: Path) -> None:
     lines = result_lines(folder / "result.json")
     assert "    over all: 0.750 (0.700 to 0.800)" in lines
     assert lines[-1] == "Note: The weights are untrained"
+    dice = {"held_by": "volume", "mean": 0.9, "dice": {"lung": figure, "trachea": None}}
+    (folder / "result.json").write_text(json.dumps({"test": dice}))
+    assert result_lines(folder / "result.json") == (
+        "test",
+        "    mean: 0.9",
+        "    dice lung: 0.750 (0.700 to 0.800)",
+    )
     (folder / "result.json").write_text('{"test": {"overall": 3, "by_label": [1]}, "notes": 7}')
     assert result_lines(folder / "result.json") == ("test", "    over all: 3")
     (folder / "result.json").write_text("{")

@@ -62,11 +62,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
     from simcrop_core.encoded_cache import EncodedCache
     from simcrop_viewer.model.recent import RecentStudies, usual_place
+    from simcrop_viewer.model.runs_folder import RunsFolder
     from simcrop_viewer.view.window import MainWindow
 
     home = usual_place()
     cache = None if arguments.no_cache else EncodedCache(home / "encoded")
-    window = MainWindow(RecentStudies(home / "recent.json"), cache)
+    runs = RunsFolder(home / "training.json")
+    window = MainWindow(RecentStudies(home / "recent.json"), cache, runs)
     window.show()
     if arguments.session:
         window.open_session(arguments.session)

@@ -31,6 +31,7 @@ from simcrop_core.model.classification import with_classification
 from simcrop_core.model.config import ClassificationConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.outputs import is_partial, refuse_unwritable, remove_partial, whole_file
+from simcrop_core.train.events import LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.volume import Note
 
@@ -328,7 +329,7 @@ def _folder(name: str) -> Path:
 
 def _check_folder(out: Path, config: ProbeConfig, resume: bool) -> None:
     refuse_unwritable(out)
-    there = [p.name for p in out.iterdir()] if out.is_dir() else []
+    there = [p.name for p in out.iterdir() if p.name != LOG_NAME] if out.is_dir() else []
     others = any(n not in _OURS and not is_partial(n, _OURS) for n in there)
     if others or (there and not resume):
         raise SimCroPError(

@@ -21,6 +21,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 EVENTS_NAME = "events.jsonl"
+#: What the command printed, where whoever started it keeps that in the run's folder.
+LOG_NAME = "log.txt"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 Event = dict[str, Any]
 

@@ -10,6 +10,7 @@
     failures/                  steps that gave no finite loss, see failures.py
     run.lock                   which process trains here, see lock.py
     stop                       there while somebody asks the run to stop
+    log.txt                    what the command printed, of runs that the window started
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from simcrop_core.outputs import refuse_unwritable, whole_file
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.events import (
     EVENTS_NAME,
+    LOG_NAME,
     Event,
     EventLog,
     checkpoint_event,
@@ -267,7 +269,7 @@ def _refuse_other_things(place: Path) -> None:
         entries = {entry.name for entry in place.iterdir()}
     except OSError as e:
         raise _cannot_make(e, place) from e
-    if entries - {LOCK_NAME, STOP_NAME, "phantoms", *_OF_NO_STEP}:
+    if entries - {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", *_OF_NO_STEP}:
         raise SimCroPError(
             "This folder holds other things",
             code="exists",

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,17 @@ Config = TypeVar("Config", bound=BaseModel)
 
 _SHOWN = 5
 _UNION = "objective."
+
+
+class Fault(NamedTuple):
+    """What is wrong with a setting, and which: ``"optim.lr"``, a part of the configuration
+    (``"run"``), or ``""`` where several parts do not go together."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
 
 
 def run_config_from(data: Any, *, path: str | None = None) -> RunConfig:
@@ -55,22 +66,40 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
         A setting is not ``field=value``, or the fields together are not a configuration; all
         faults are named.
     """
+    data, faults = _with(config, settings)
+    if faults:
+        raise _bad_config(faults, None)
+    return _checked(type(config), data)
+
+
+def faults_of(config: BaseModel, settings: Sequence[str]) -> list[Fault]:
+    """What :func:`with_settings` would refuse, one by one, for a form; empty where all is well."""
+    data, faults = _with(config, settings)
+    if faults:
+        return faults
+    try:
+        type(config).model_validate(data)
+    except ValidationError as e:
+        return [_fault(fault, data, type(config)) for fault in e.errors()]
+    return []
+
+
+def _with(config: BaseModel, settings: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
+    """The configuration as plain data with the settings in it, and those that cannot be put."""
     data = config.model_dump(mode="json")
-    faults: list[str] = []
+    faults: list[Fault] = []
     # Kinds first: they decide which other fields there are.
     for setting in sorted(settings, key=lambda s: not s.strip().startswith("objective.kind")):
         path, found, text = setting.partition("=")
         steps = path.strip().split(".")
         if not found or not all(steps):
-            faults.append(f"{setting!r} is not of the form field=value")
+            faults.append(Fault("", f"{setting!r} is not of the form field=value"))
             continue
         try:
             _put(data, steps, _value(text.strip()))
         except ValueError as e:
-            faults.append(f"{path.strip()}: {e}")
-    if faults:
-        raise _bad_config(faults, None)
-    return _checked(type(config), data)
+            faults.append(Fault(path.strip(), str(e)))
+    return data, faults
 
 
 def _value(text: str) -> Any:
@@ -106,19 +135,19 @@ def _kind(data: Any) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def _bad_config(faults: Sequence[str], path: str | None) -> SimCroPError:
+def _bad_config(faults: Sequence[Fault], path: str | None) -> SimCroPError:
     count = len(faults)
     more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
     return SimCroPError(
         f"Found {count} error{'s' * (count != 1)} in the config: "
-        f"{'; '.join(faults[:_SHOWN])}{more}",
+        f"{'; '.join(map(str, faults[:_SHOWN]))}{more}",
         code="bad-config",
         remedy="Correct these settings; `simcrop-train recipes --json` lists every field.",
         path=path,
     )
 
 
-def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
+def _fault(fault: Any, data: Any, config: type[BaseModel]) -> Fault:
     """One fault of pydantic's in our words."""
     steps = [str(step) for step in fault["loc"]]
     kind = _kind(data)
@@ -137,7 +166,7 @@ def _fault(fault: Any, data: Any, config: type[BaseModel]) -> str:
         fault["msg"]
     ):
         text += f", not {fault.get('input')!r}"[:80]
-    return f"{where}: {text}" if where else text
+    return Fault(where, text)
 
 
 def _paths(config: type[BaseModel], kind: Any) -> list[str]:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.model.jobs import Job
+from simcrop_viewer.model.model_title import model_title
 from simcrop_viewer.model.session import Session
 
 _CHOOSE = "choose"
@@ -117,7 +118,7 @@ class EncodePanel(QWidget):
         """Put a model's folder among those to choose from."""
         if self.models.findData(str(folder)) < 0:
             place = self.models.count() - 1
-            self.models.insertItem(place, folder.name, str(folder))
+            self.models.insertItem(place, model_title(folder), str(folder))
             self.models.setItemData(place, str(folder), int(Qt.ItemDataRole.ToolTipRole))
 
     def show_model(self, folder: str) -> None:

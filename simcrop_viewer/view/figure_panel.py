@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QPixmap, QResizeEvent, QShowEvent
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QPixmap, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QScrollArea,
-    QSizePolicy,
     QSplitter,
     QVBoxLayout,
     QWidget,
@@ -24,6 +23,7 @@ from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.model.session import Session
 from simcrop_viewer.view.forms import ModelForm
+from simcrop_viewer.view.picture import Picture
 
 #: Read well in print, over lung and over bone.
 COLORMAPS = ("autumn_r", "inferno", "magma", "plasma", "viridis", "YlOrRd", "cool")
@@ -42,7 +42,7 @@ class FigurePanel(QWidget):
         self._figures = figures
         self._evidence = evidence
         self._drawn: FigureSpec | None = None
-        self.picture = _Picture()
+        self.picture = Picture()
         self.rows = QLabel()
         self.rows.setWordWrap(True)
         self.form = ModelForm(figures.settings, {"colormap": COLORMAPS}, dense=True)
@@ -176,51 +176,3 @@ def _rows_in_words(chosen: tuple[int, ...]) -> str:
         return "Rows: the six sentences with the highest scores. Choose others in the report."
     numbers = ", ".join(str(index + 1) for index in chosen)
     return f"Rows: the chosen sentences ({numbers}), in the order in which they were chosen."
-
-
-class _Picture(QLabel):
-    """A picture as large as fits, or words in its place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.setWordWrap(True)
-        self.setMinimumSize(QSize(160, 160))
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
-        self._whole = QPixmap()
-
-    @property
-    def has_picture(self) -> bool:
-        return not self._whole.isNull()
-
-    def show_picture(self, picture: QPixmap) -> None:
-        self._whole = picture
-        self.setEnabled(True)
-        self._fit()
-
-    def wait(self) -> None:
-        """What is shown is no longer so; something else is being drawn."""
-        if self.has_picture:
-            self.setEnabled(False)
-        else:
-            self.setText("Drawing ...")
-
-    def say(self, words: str) -> None:
-        self._whole = QPixmap()
-        self.setEnabled(True)
-        self.setText(words)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        if self.has_picture:
-            ratio = self.devicePixelRatioF()
-            scaled = self._whole.scaled(
-                self.size() * ratio,
-                Qt.AspectRatioMode.KeepAspectRatio,
-                Qt.TransformationMode.SmoothTransformation,
-            )
-            scaled.setDevicePixelRatio(ratio)
-            self.setPixmap(scaled)

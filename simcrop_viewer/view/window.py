@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.qt import QtViewer
@@ -50,7 +50,12 @@ from simcrop_viewer.view.report_panel import ReportPanel
 from simcrop_viewer.view.structures_panel import StructuresPanel
 from simcrop_viewer.view.studies_panel import StudiesPanel
 from simcrop_viewer.view.study_menu import StudyMenu
+from simcrop_viewer.view.training_panel import TrainingPanel
 from simcrop_viewer.view.window_filter import WindowFilter
+
+if TYPE_CHECKING:
+    from simcrop_viewer.controller.training import TrainingController
+    from simcrop_viewer.model.runs_folder import RunsFolder
 
 TITLE = "SimCroP Viewer"
 REPORT_SUFFIXES = (".txt", ".json", ".csv")
@@ -77,10 +82,15 @@ class MainWindow:
         What was open lately; a list that nobody keeps by default.
     cache
         Where encoded scans are kept for the next time; nowhere by default.
+    runs
+        Where training runs are kept.
     """
 
     def __init__(
-        self, recent: RecentStudies | None = None, cache: EncodedCache | None = None
+        self,
+        recent: RecentStudies | None = None,
+        cache: EncodedCache | None = None,
+        runs: RunsFolder | None = None,
     ) -> None:
         self.viewer = napari.Viewer(title=TITLE, show=False)
         self.qt = self.viewer.window._qt_window
@@ -130,6 +140,8 @@ class MainWindow:
             "Structures": self.structures_panel,
             "Figure": self.figure,
         }
+        self._runs = runs
+        self.training_panel = TrainingPanel(lambda: self.training)
         self.jobs_panel = JobsPanel(self.jobs)
         self._closed = False
         self._lay_out()
@@ -148,6 +160,7 @@ class MainWindow:
             controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
+        self.training_panel.checkpoint_wanted.connect(self._use_checkpoint)
         for scene in scenes:
             scene.removed = self._removed
             scene.later = self._post
@@ -155,6 +168,13 @@ class MainWindow:
             pane.clicked.connect(self.report.show_here)
         self.session.study_changed.connect(self._title)
         self._filter = WindowFilter(self)
+
+    @cached_property
+    def training(self) -> TrainingController:
+        """Runs, made when somebody first wants to know of them."""
+        from simcrop_viewer.controller.training import TrainingController
+
+        return TrainingController(self.jobs, self._runs)
 
     # -- what can be done -----------------------------------------------------------------------
 
@@ -233,6 +253,12 @@ class MainWindow:
         self.messages.hide()
         self.evidence.load(folder, then=self._encode_if_ready)
 
+    def _use_checkpoint(self, folder: str) -> None:
+        """Look through what a run has learnt."""
+        self.docks["side"].raise_()
+        self.tabs.setCurrentWidget(self.encode)
+        self.use_model(folder)
+
     def tell(self, error: SimCroPError) -> None:
         """Say what went wrong."""
         self.messages.tell(error)
@@ -294,9 +320,17 @@ class MainWindow:
         bottom = Qt.DockWidgetArea.BottomDockWidgetArea
         self.docks = {
             "side": self._dock("Study", side, Qt.DockWidgetArea.RightDockWidgetArea),
+            "training": self._dock(
+                "Training", self.training_panel, Qt.DockWidgetArea.RightDockWidgetArea
+            ),
             "studies": self._dock("Studies", self.studies_panel, bottom),
             "jobs": self._dock("Jobs", self.jobs_panel, bottom),
         }
+        right = Qt.DockWidgetArea.RightDockWidgetArea
+        self.qt.setTabPosition(right, QTabWidget.TabPosition.North)
+        self.qt.tabifyDockWidget(self.docks["side"], self.docks["training"])
+        self.docks["side"].raise_()
+        self.docks["training"].visibilityChanged.connect(self.training_panel.follow)
         self.docks["studies"].setVisible(False)
         self.studies_panel.closed.connect(lambda: self.docks["studies"].setVisible(False))
         # Its buttons turn planes into other planes; ours are the menu's, the keys' and the mouse's.
@@ -389,7 +423,8 @@ class MainWindow:
         self._closed = True
         self._flash.stop()
         self.jobs.close()
-        for panel in (*self.panels.values(), self.jobs_panel, self.studies_panel, self.choice):
+        own = (self.training_panel, self.jobs_panel, self.studies_panel, self.choice)
+        for panel in (*self.panels.values(), *own):
             panel.disconnect_all()
         self.sessions.close()
         self.studies_encoding.close()

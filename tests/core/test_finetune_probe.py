@@ -293,6 +293,8 @@ def test_features_are_kept_for_the_next_head(
     tmp_path: Path, model: Path, ct_rate: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = probe("ct-rate", ct_rate, model)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "log.txt").touch()  # kept by whoever started it
     first = run_probe(tmp_path / "out", config)
     counted = []
     encode = FeatureMaker.encode

@@ -207,6 +207,24 @@ def test_recipes_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]
     assert "run.steps = 40" in capsys.readouterr().out
 
 
+def test_settings_are_tried_without_starting_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--set", "run.batch_size=3", "--set", "run.accumulation=2"]
+    assert main(["recipes", "smoke", "--json", *several]) == 2
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    assert fault["path"] == "run"
+    assert fault["text"].startswith("A batch of 3 cannot be dealt out evenly")
+    assert main(["recipes", "smoke", "--json", "--set", "objective.kind=mae"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    fields = {field["path"]: field for field in told["recipes"][0]["fields"]}
+    assert fields["objective.kind"]["default"] == "mae"
+    assert "objective.top_k" not in fields
+    assert told["faults"] == []
+    assert main(["recipes", "smoke", "--set", "optim.lr=-1"]) == 2
+    assert "Found 1 error in the config: optim.lr" in capsys.readouterr().err
+    assert main(["recipes", "--set", "optim.lr=1"]) == 2
+    assert "Name the recipe" in capsys.readouterr().err
+
+
 def test_torchrun_starts_two_processes_by_the_script(
     tmp_path: Path, store: Path, model_folder: Path
 ) -> None:

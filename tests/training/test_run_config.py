@@ -21,7 +21,7 @@ from simcrop_core.train import build
 from simcrop_core.train.config import ModelSource, RunConfig
 from simcrop_core.train.data import store_settings
 from simcrop_core.train.schedule import Schedule
-from simcrop_core.train.settings import fields_of, run_config_from, with_settings
+from simcrop_core.train.settings import faults_of, fields_of, run_config_from, with_settings
 
 
 def config(**changes: object) -> RunConfig:
@@ -273,3 +273,14 @@ def test_epochs_become_steps() -> None:
     schedule = Schedule.of(one, steps_per_epoch=12.5)
     assert (schedule.warmup, schedule.horizon, schedule.steps) == (25, 100, 125)
     assert Schedule.of(config(), steps_per_epoch=12.5).horizon == 100
+
+
+def test_faults_are_told_one_by_one_with_their_fields() -> None:
+    settings = ["optim.lr=-1", "run.stepz=3"]
+    found = {fault.path: fault.text for fault in faults_of(config(), settings)}
+    assert set(found) == {"optim.lr", "run.stepz"}
+    assert found["optim.lr"].startswith("Input should be greater than 0")
+    assert "did you mean run.steps?" in found["run.stepz"]
+    assert [f.path for f in faults_of(config(), ["optim.lr", "data.x.y=[1"])] == ["", "data.x.y"]
+    assert faults_of(config(), ["optim.lr=0.1"]) == []
+    assert faults_of(any_recipe("probe-luna16"), ["data.fraction=0.3"])[0].path == "data"

@@ -203,6 +203,10 @@ def test_a_run_is_made_once_and_never_over_other_things(tmp_path: Path, store: P
         Run.create(tmp_path / "other", config)
     with pytest.raises(SimCroPError, match="no run in this folder"):
         Run.resume(tmp_path / "nowhere")
+    (tmp_path / "logged").mkdir()
+    (tmp_path / "logged" / "log.txt").write_text("who started it keeps what it prints")
+    Run.create(tmp_path / "logged", config).close()
+    assert (tmp_path / "logged" / "log.txt").read_text().startswith("who")
 
 
 def test_whether_a_folder_can_be_trained_in_is_known_before_a_model_is_built(

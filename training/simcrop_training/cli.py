@@ -114,6 +114,13 @@ def _add_recipes(commands: Any) -> None:
         "List the recipes; with --json also every field with its type, text and default.",
     )
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="show this one's settings")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="show them with this field changed, or what is wrong with it; nothing is started",
+    )
 
 
 def _add_status(commands: Any) -> None:

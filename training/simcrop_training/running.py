@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from simcrop_core.cli import INTERRUPTED
+from simcrop_core.cli.terminal import progress_bar
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
@@ -30,7 +31,10 @@ def run_run(arguments: argparse.Namespace) -> int:
     if isinstance(config, ProbeConfig):
         from simcrop_training.probing import run_probe_recipe
 
-        return run_probe_recipe(arguments, config)
+        # A file or a scheduler's log gets a line now and then, as of other runs.
+        bar = progress_bar(arguments) if sys.stderr.isatty() else _progress(quiet=arguments.json)
+        with bar as tell:
+            return run_probe_recipe(arguments, config, tell)
     with _stop_request() as stop:
         from simcrop_core.train.devices import SUPERVISED, started_by_launcher
 
@@ -137,7 +141,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
             return
         if not sys.stderr.isatty():
             now = time.monotonic()
-            if now - last_line > _LINE_EVERY_S or done == total:
+            if total > 1 and (now - last_line > _LINE_EVERY_S or done == total):
                 print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
                 last_line = now
             return

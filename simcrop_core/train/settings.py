@@ -13,9 +13,15 @@ from pydantic.fields import FieldInfo
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.finetuning import SegmentationRunConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
+AnyRunConfig = RunConfig | SegmentationRunConfig
+#: What a run's configuration is, by the word in its file.
+CONFIGS: dict[str, type[AnyRunConfig]] = {
+    kind.format: kind for kind in (RunConfig, SegmentationRunConfig)
+}
 _SHOWN = 5
 _UNION = "objective."
 
@@ -28,10 +34,11 @@ def run_config_from(data: Any, *, path: str | None = None) -> RunConfig:
     SimCroPError
         ``code="bad-config"``.
     """
-    return _checked(RunConfig, data, path)
+    return checked(RunConfig, data, path)
 
 
-def _checked(kind: type[Config], data: Any, path: str | None = None) -> Config:
+def checked(kind: type[Config], data: Any, path: str | None = None) -> Config:
+    """A checked configuration of a kind; errors as :func:`run_config_from`."""
     try:
         return kind.model_validate(data)
     except ValidationError as e:
@@ -70,7 +77,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
             faults.append(f"{path.strip()}: {e}")
     if faults:
         raise _bad_config(faults, None)
-    return _checked(type(config), data)
+    return checked(type(config), data)
 
 
 def _value(text: str) -> Any:

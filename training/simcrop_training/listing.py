@@ -6,12 +6,12 @@ import argparse
 
 from simcrop_core.cli.terminal import answer
 from simcrop_core.train.settings import fields_of
-from simcrop_training.recipes import PROBES, RECIPES, any_recipe, describe
+from simcrop_training.recipes import ALL, any_recipe, describe
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:
     """List recipes, or show one."""
-    names = [*RECIPES, *PROBES] if arguments.recipe is None else [arguments.recipe]
+    names = [*ALL] if arguments.recipe is None else [arguments.recipe]
     fields = {name: fields_of(any_recipe(name)) for name in names}
     facts = [{"name": name, "text": describe(name), "fields": fields[name]} for name in names]
     if arguments.recipe is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.finetuning import SegmentationRunConfig
 from simcrop_training.recipes import (
     ablations,
     grounded,
@@ -19,6 +20,7 @@ from simcrop_training.recipes import (
     peers,
     phantoms,
     probes,
+    segmentations,
     starter,
 )
 
@@ -62,6 +64,19 @@ PROBES: dict[str, Callable[[], ProbeConfig]] = {
     "probe-luna16": probes.luna16,
 }
 
+#: Fine-tuning for segmentation.
+SEGMENTATIONS: dict[str, Callable[[], SegmentationRunConfig]] = {
+    "seg-btcv": segmentations.btcv,
+    "seg-luna16": segmentations.luna16,
+    "seg-luna16-10": segmentations.luna16_10,
+    "seg-btcv-unet": segmentations.btcv_unet,
+    "seg-luna16-unet": segmentations.luna16_unet,
+}
+
+AnyConfig = RunConfig | ProbeConfig | SegmentationRunConfig
+#: All recipes, by name.
+ALL: dict[str, Callable[[], AnyConfig]] = {**RECIPES, **PROBES, **SEGMENTATIONS}
+
 
 def recipe(name: str) -> RunConfig:
     """The configuration of a recipe for pre-training.
@@ -76,15 +91,16 @@ def recipe(name: str) -> RunConfig:
     return RECIPES[name]()
 
 
-def any_recipe(name: str) -> RunConfig | ProbeConfig:
-    """The configuration of a recipe of either kind; errors as :func:`recipe`."""
-    return PROBES[name]() if name in PROBES else recipe(name)
+def any_recipe(name: str) -> AnyConfig:
+    """The configuration of a recipe of any kind; errors as :func:`recipe`."""
+    if name not in ALL:
+        raise _unknown(name)
+    return ALL[name]()
 
 
 def describe(name: str) -> str:
     """What a recipe is, in a line."""
-    made = PROBES[name] if name in PROBES else RECIPES[name]
-    return (inspect.getdoc(made) or "").splitlines()[0]
+    return (inspect.getdoc(ALL[name]) or "").splitlines()[0]
 
 
 def _unknown(name: str) -> SimCroPError:

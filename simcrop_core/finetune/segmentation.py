@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 from simcrop_core.datasets.scans import ScanSource
 from simcrop_core.device import Progress, silent
-from simcrop_core.errors import SimCroPError
 from simcrop_core.evaluate.segmentation import SegmentationResult, evaluate_segmentation
 from simcrop_core.finetune.segmentation_scans import (
     check_masks,
@@ -23,20 +21,18 @@ from simcrop_core.finetune.segmentation_scans import (
     share_of,
 )
 from simcrop_core.finetune.segmentation_training import assemble
-from simcrop_core.model.checkpoint import load_model, save_model
+from simcrop_core.finetune.tuned import best_checkpoint, given, write_result
+from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.config import SegmentationConfig
 from simcrop_core.model.finetuned import with_segmentation
 from simcrop_core.model.simcrop import SimCroP
-from simcrop_core.outputs import whole_file
-from simcrop_core.train.checkpoint import checkpoints, read_manifest, step_of, verify
+from simcrop_core.train.checkpoint import step_of
 from simcrop_core.train.finetuning import SegmentationRunConfig
 from simcrop_core.train.launch import Outcome, launch
 from simcrop_core.train.lock import LOCK_NAME, RunLock
-from simcrop_core.train.run import CHECKPOINTS_NAME
 from simcrop_core.train.stopping import StopAskedError, until_stopped
 from simcrop_core.volume import Note
 
-RESULT, MODEL = "result.json", "model"
 _RELEASED_ORIENTATION = "RAS"
 
 
@@ -159,7 +155,7 @@ def starting_model(config: SegmentationRunConfig) -> SimCroP:
         There is no such model, its weights are not those of its configuration, or its encoder
         cannot have this decoder.
     """
-    model = load_model(_given(config.model, "model"))
+    model = load_model(given(config.model, "model"))
     released = config.protocol == "released"
     known = model.config.vision.position != "loaded" or config.head.roi == model.input_spec.shape
     head = SegmentationConfig(
@@ -192,7 +188,7 @@ class _Lists:
     @classmethod
     def of(cls, config: SegmentationRunConfig) -> _Lists:
         task, data = config.task, config.data
-        root = Path(os.path.expanduser(_given(data.root, "data.root")))
+        root = Path(os.path.expanduser(given(data.root, "data.root")))
         path = list_of(task, data, root)
         training = open_split(task, root, path, "train")
         if data.fraction not in task.lists:
@@ -221,36 +217,13 @@ class _Lists:
         }
 
 
-def best_checkpoint(place: Path) -> Path:
-    """The checkpoint of the least validation loss; the newest where nothing was validated.
-
-    Raises
-    ------
-    SimCroPError
-        ``damaged-checkpoint``, or there is none.
-    """
-    found = checkpoints(place / CHECKPOINTS_NAME)
-    if not found:
-        raise SimCroPError(
-            "The run has no checkpoint",
-            path=place,
-            code="no-checkpoint",
-            remedy="Start a new run in another folder.",
-        )
-    losses = {path: read_manifest(path)["validation_loss"] for path in found}
-    validated = {path: float(loss) for path, loss in losses.items() if loss is not None}
-    chosen = min(validated, key=lambda path: validated[path]) if validated else found[-1]
-    verify(chosen)
-    return chosen
-
-
 def _tested(
     place: Path, config: SegmentationRunConfig, lists: _Lists, outcome: Outcome, say: Progress
 ) -> FineTuned:
     chosen = best_checkpoint(place)
     model = load_model(chosen)
     notes = list(lists.notes)
-    if not load_model(_given(config.model, "model")).config.is_trained:
+    if not load_model(given(config.model, "model")).config.is_trained:
         text = "The encoder was not pre-trained: the figures say what a random start gives"
         notes.append(Note("untrained", text))
     if not lists.held_out:
@@ -266,18 +239,5 @@ def _tested(
         progress=say,
     )
     result = FineTuned(config, lists.counts(), outcome.step, step_of(chosen), tested, tuple(notes))
-    save_model(model.cpu(), place / MODEL, overwrite=(place / MODEL).exists())
-    with whole_file(place / RESULT) as hidden:  # last: where it is, all is there
-        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        hidden.write_text(f"{text}\n", encoding="utf-8")
+    write_result(place, model, result.to_dict())
     return result
-
-
-def _given(value: str | None, field: str) -> str:
-    if value is None:
-        raise SimCroPError(
-            f"It is not said where the fine-tuning finds its {field}",
-            code="option",
-            remedy=f"Add --set {field}=FOLDER.",
-        )
-    return value

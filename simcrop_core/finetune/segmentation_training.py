@@ -22,13 +22,13 @@ from simcrop_core.device import Progress, silent
 from simcrop_core.evaluate.pointing import dice
 from simcrop_core.finetune.crops import CropBatch, CropLoader, RawCrops, varied
 from simcrop_core.finetune.segmentation_scans import PreparedScan, ScanFolder
+from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, trained_on
 from simcrop_core.input_spec import InputSpec
-from simcrop_core.model.config import ModelConfig, Provenance
+from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
 from simcrop_core.segment import window_probabilities
 from simcrop_core.train.checkpoint import read_checkpoint
-from simcrop_core.train.events import validation_event
 from simcrop_core.train.finetuning import SegmentationRunConfig
 from simcrop_core.train.launch import restore
 from simcrop_core.train.loop import Training
@@ -37,7 +37,6 @@ from simcrop_core.train.optimiser import make_optimiser
 from simcrop_core.train.run import SCANS_NAME, Run
 from simcrop_core.train.schedule import Schedule
 from simcrop_core.train.stopping import until_stopped
-from simcrop_core.train.validation import Validated, Validation
 
 if TYPE_CHECKING:
     from simcrop_core.datasets.scans import ScanSource
@@ -130,58 +129,21 @@ class SegmentationData:
 # -- validation ---------------------------------------------------------------------------------
 
 
-class SegmentationValidation(Validation):
-    """Dice on whole prepared scans every so many steps and at the end; knows when to end early.
-
-    The loss is one minus the mean Dice, so that the best checkpoint is the one of the least.
-    """
-
-    def __init__(self, config: SegmentationRunConfig, before: Sequence[float]) -> None:
-        super().__init__(config.run.validate_every, 0)
-        self.config = config
-        self.losses = list(before)
-
-    def enough(self) -> bool:
-        """Whether so many validations as ``patience`` says brought nothing better."""
-        if self.config.patience is None or not self.losses:
-            return False
-        since_best = len(self.losses) - 1 - int(np.argmin(self.losses))
-        return since_best >= self.config.patience
-
-    def __call__(self, training: Training) -> Validated | None:
-        """As :meth:`Validation.__call__`."""
-        scans = training.data.held_out
-        if scans is None:
-            return None
-        model = training.module.model
-        tell = until_stopped(training.tell, training.wants_to_stop)
-        training.wrapped.eval()
-        try:
-            figures = self._dice(model, scans, training.fabric.device, tell)
-        finally:
-            training.wrapped.train()
-        chosen = "dice_with_background" if self.config.counts_background else "dice"
-        loss = 1.0 - figures[chosen]
-        self.losses.append(loss)
-        if training.run is not None:
-            training.run.log.write(validation_event(training.step, loss, {}, figures))
-            if training.curves is not None:
-                training.curves.validation(training.step, {"loss": loss, **figures})
-        return Validated(loss, {}, figures)
-
-    def _dice(
-        self, model: SimCroP, scans: Sequence[PreparedScan], device: torch.device, tell: Progress
-    ) -> dict[str, float]:
-        head, precision = model.segmentation, self.config.run.precision
-        assert head is not None
-        rows = []
-        for number, scan in enumerate(scans):
-            tell("validating", number, len(scans))
-            found = window_probabilities(
-                model, scan.values(), self.config.overlap, device, precision, silent
-            )
-            rows.append(dice_by_class(found.argmax(axis=0), scan.labels_HWD, len(head.labels) + 1))
-        return figures_of(np.array(rows), head.labels)
+def measure(
+    config: SegmentationRunConfig, scans: Sequence[PreparedScan], training: Training, tell: Progress
+) -> dict[str, float]:
+    """Dice on whole prepared scans, see :func:`figures_of`."""
+    model, device, precision = training.module.model, training.fabric.device, config.run.precision
+    head = model.segmentation
+    assert head is not None
+    rows = []
+    for number, scan in enumerate(scans):
+        tell("validating", number, len(scans))
+        found = window_probabilities(
+            model, scan.values(), config.overlap, device, precision, silent
+        )
+        rows.append(dice_by_class(found.argmax(axis=0), scan.labels_HWD, len(head.labels) + 1))
+    return figures_of(np.array(rows), head.labels)
 
 
 def dice_by_class(
@@ -256,12 +218,13 @@ def assemble(
         compile_blocks(module)
     module = module.to(fabric.device)
     wrapped = fabric.setup_module(module)
-    events = [] if run is None or state is None else list(run.events())
-    losses = [
-        e["loss"]
-        for e in events
-        if e["event"] == "validation" and e["step"] <= state.step  # type: ignore[union-attr]
-    ]
+    validation = FigureValidation(
+        config.run.validate_every,
+        lambda training, tell: measure(config, data.held_out or (), training, tell),
+        "dice_with_background" if config.counts_background else "dice",
+        config.patience,
+        earlier_losses(run, state),
+    )
     training = Training(
         config=config,
         fabric=fabric,
@@ -270,7 +233,7 @@ def assemble(
         optimiser=make_optimiser(module, config.optim),
         schedule=Schedule.of(config, len(data.loader) / config.run.accumulation),
         data=data,
-        validation=SegmentationValidation(config, losses),
+        validation=validation,
         described=lambda before, step: described(before, config, step),
         folder=place,
         run=run,
@@ -316,9 +279,5 @@ def described(before: ModelConfig, config: SegmentationRunConfig, step: int) -> 
     assert head is not None
     update: dict[str, object] = {"segmentation": head.model_copy(update={"trained": trained})}
     if config.encoder == "tuned":
-        earlier, _, last = before.provenance.trained.rpartition("; then ")
-        if f", run {config.name}, step " not in last:  # not of this run's own checkpoint
-            earlier = before.provenance.trained
-        provenance = before.provenance.model_dump() | {"trained": f"{earlier}; then {trained}"}
-        update["provenance"] = Provenance(**provenance)
+        update["provenance"] = trained_on(before.provenance, trained, config.name)
     return before.model_copy(update=update)

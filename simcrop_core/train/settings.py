@@ -14,13 +14,14 @@ from pydantic.fields import FieldInfo
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
-AnyRunConfig = RunConfig | SegmentationRunConfig
+AnyRunConfig = RunConfig | SegmentationRunConfig | ClassificationRunConfig
 #: What a run's configuration is, by the word in its file.
 CONFIGS: dict[str, type[AnyRunConfig]] = {
-    kind.format: kind for kind in (RunConfig, SegmentationRunConfig)
+    kind.format: kind for kind in (RunConfig, SegmentationRunConfig, ClassificationRunConfig)
 }
 _SHOWN = 5
 _UNION = "objective."

@@ -20,10 +20,10 @@ from simcrop_core import cli
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.segmentation import (
     FineTuned,
-    best_checkpoint,
     run_segmentation,
     starting_model,
 )
+from simcrop_core.finetune.tuned import best_checkpoint
 from simcrop_core.io import read_labels
 from simcrop_core.model import load_model, save_model
 from simcrop_core.train.events import read_events

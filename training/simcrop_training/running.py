@@ -18,6 +18,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 from simcrop_core.train.settings import with_settings
 from simcrop_training.recipes import any_recipe
 
@@ -32,11 +33,11 @@ def run_run(arguments: argparse.Namespace) -> int:
         from simcrop_training.probing import run_probe_recipe
 
         return run_probe_recipe(arguments, config)
-    if isinstance(config, SegmentationRunConfig):
-        from simcrop_training.segmenting import run_segmentation_recipe
+    if isinstance(config, SegmentationRunConfig | ClassificationRunConfig):
+        from simcrop_training.finetuning import run_finetuning
 
         with _stop_request() as stop, _progress(quiet=arguments.json) as tell:
-            return run_segmentation_recipe(arguments, config, stop, tell, _say_end)
+            return run_finetuning(arguments, config, stop, tell, _say_end)
     with _stop_request() as stop:
         from simcrop_core.train.devices import SUPERVISED, started_by_launcher
 

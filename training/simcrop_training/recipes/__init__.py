@@ -13,6 +13,7 @@ from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
 from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 from simcrop_training.recipes import (
     ablations,
     grounded,
@@ -22,6 +23,7 @@ from simcrop_training.recipes import (
     probes,
     segmentations,
     starter,
+    tunings,
 )
 
 #: Pre-training.
@@ -73,9 +75,22 @@ SEGMENTATIONS: dict[str, Callable[[], SegmentationRunConfig]] = {
     "seg-luna16-unet": segmentations.luna16_unet,
 }
 
-AnyConfig = RunConfig | ProbeConfig | SegmentationRunConfig
+#: Fine-tuning of whole encoders for classification.
+TUNINGS: dict[str, Callable[[], ClassificationRunConfig]] = {
+    "tune-ct-rate": tunings.ct_rate,
+    "tune-radchestct": tunings.radchestct,
+    "tune-cc-ccii": tunings.cc_ccii,
+    "tune-luna16": tunings.luna16,
+}
+
+AnyConfig = RunConfig | ProbeConfig | SegmentationRunConfig | ClassificationRunConfig
 #: All recipes, by name.
-ALL: dict[str, Callable[[], AnyConfig]] = {**RECIPES, **PROBES, **SEGMENTATIONS}
+ALL: dict[str, Callable[[], AnyConfig]] = {
+    **RECIPES,
+    **PROBES,
+    **TUNINGS,
+    **SEGMENTATIONS,
+}
 
 
 def recipe(name: str) -> RunConfig:

@@ -200,16 +200,20 @@ def assemble(
         compile_blocks(module)
     module = module.to(fabric.device)
     wrapped = fabric.setup_module(module)
+    steps_per_pass = len(loader) / config.run.accumulation
+    every = config.run.validate_every
+    if config.validate_passes is not None:
+        every = max(1, round(config.validate_passes * steps_per_pass))
     training = Training(
         config=config,
         fabric=fabric,
         module=module,
         wrapped=wrapped,
         optimiser=make_optimiser(module, config.optim),
-        schedule=Schedule.of(config, len(loader) / config.run.accumulation),
+        schedule=Schedule.of(config, steps_per_pass),
         data=_Data(loader, held_out),
         validation=FigureValidation(
-            config.run.validate_every,
+            every,
             lambda training, say: _measure(config, held_out, training, say),
             "figure",
             config.patience,

@@ -80,6 +80,13 @@ class ClassificationRunConfig(_Config):
         description="How it learns.",
     )
     run: RunSettings = Field(description="How long, how many scans at once, and on what.")
+    validate_passes: float | None = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="Passes over the data from validation to validation; also at the end. None: "
+        "run.validate_every steps.",
+    )
     patience: int | None = Field(
         default=10,
         ge=1,

@@ -67,7 +67,8 @@ def tuning(
     }  # fmt: skip
     for name, part in parts.items():
         part.update(dict(changes.pop(name, {})))  # type: ignore[call-overload]
-    config = {"name": f"tune-{task}", "model": str(model), "draws": 50, **parts, **changes}
+    more = {"draws": 50, "validate_passes": None} | changes
+    config = {"name": f"tune-{task}", "model": str(model), **parts, **more}
     return ClassificationRunConfig.model_validate(json.loads(json.dumps(config)))
 
 
@@ -145,6 +146,20 @@ def test_a_killed_run_goes_on_as_if_it_never_was(
     assert process.exitcode == -signal.SIGKILL
     resumed = done(run_classification(tmp_path / "killed", config, resume=True))
     assert resumed.to_dict() == whole.to_dict()
+
+
+def test_each_pass_is_validated_and_patience_ends_it(
+    tmp_path: Path, model: Path, cc_ccii: dict[str, str]
+) -> None:
+    # With hardly any learning rate no validation is better than the first.
+    config = tuning(
+        "cc-ccii", cc_ccii, model, data={"held_out": 3}, validate_passes=1.0, patience=2,
+        run={"steps": 20}, optim={"lr": 1e-30, "warmup": 0},
+    )  # fmt: skip
+    result = done(run_classification(tmp_path / "run", config))
+    events = list(read_events(tmp_path / "run" / "events.jsonl"))
+    assert [e["step"] for e in events if e["event"] == "validation"] == [2, 4, 6]
+    assert (result.steps, result.kept_after_step) == (6, 2)
 
 
 def test_views_are_those_of_the_scan_and_the_pass(cc_ccii: dict[str, str]) -> None:

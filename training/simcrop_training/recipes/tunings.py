@@ -37,8 +37,7 @@ def _tuned(task: TaskName) -> ClassificationRunConfig:
         run=RunSettings(
             epochs=30,
             batch_size=32,
-            validate_every=200,
-            checkpoint_every=200,
+            checkpoint_every=500,
             previews=0,
             keep=1,
         ),

@@ -231,7 +231,12 @@ class ScanFolder:
         kept = _opened(place, source.id)
         if kept is None:
             volume, labels_XYZ = _read(source)
-            _write(place, *prepared(volume, labels_XYZ, self.spec, self.roi))
+            try:
+                _write(place, *prepared(volume, labels_XYZ, self.spec, self.roi))
+            except SimCroPError:
+                # Another run that shares the folder may have been faster.
+                if _opened(place, source.id) is None:
+                    raise
             kept = _opened(place, source.id)
         if kept is None:
             raise SimCroPError(

@@ -27,6 +27,7 @@ from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
+from simcrop_core.outputs import remove_partial
 from simcrop_core.segment import window_probabilities
 from simcrop_core.train.checkpoint import read_checkpoint
 from simcrop_core.train.finetuning import SegmentationRunConfig
@@ -255,6 +256,8 @@ def _data(
 ) -> SegmentationData:
     own = config.data
     folder = Path(own.prepared).expanduser() if own.prepared else place / SCANS_NAME
+    if not own.prepared:  # nobody else writes here
+        remove_partial(folder, None)
     kept = ScanFolder(folder, model.input_spec, config.head.roi, own.workers)
     loader = CropLoader(
         kept.scans(training_scans, tell),

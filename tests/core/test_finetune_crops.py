@@ -22,6 +22,7 @@ from monai.transforms import (
 from monai.transforms.utils import correct_crop_centers, map_binary_to_indices
 
 from simcrop_core.counter_random import seed_of, uniform
+from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune import segmentation_scans
 from simcrop_core.finetune.crops import (
     CropLoader,
@@ -142,6 +143,28 @@ def test_prepared_scans_are_found_again_and_damaged_ones_made_anew(
     assert calls == [place.name]
     for image_HWD, other in zip(images, again, strict=True):
         np.testing.assert_array_equal(image_HWD, other.image_HWD)
+    # Another run that shares the folder may be faster, and then its scan is taken.
+
+    def slower(*given: object) -> None:
+        write(*given)  # type: ignore[arg-type]
+        raise SimCroPError("It cannot be written", code="cannot-write", remedy="Wait.")
+
+    (place / "card.json").unlink()
+    monkeypatch.setattr(segmentation_scans, "_write", slower)
+    kept.scans(sources, lambda *_: None)
+    (place / "card.json").unlink()
+
+    def fails(*_: object) -> None:
+        raise SimCroPError("It cannot be written", code="cannot-write", remedy="Make room.")
+
+    monkeypatch.setattr(segmentation_scans, "_write", fails)
+    with pytest.raises(SimCroPError, match="It cannot be written"):
+        kept.scans(sources, lambda *_: None)
+    monkeypatch.setattr(
+        segmentation_scans, "_write", lambda *a: (calls.append(a[0].name), write(*a))
+    )
+    kept.scans(sources, lambda *_: None)
+    calls.pop()
     # Other spacings are other scans.
     ScanFolder(tmp_path / "scans", InputSpec(spacing_mm=(20, 20, 20)), (8, 8, 8)).scan(sources[0])
     assert len(calls) == 2

@@ -69,7 +69,7 @@ def test_the_loss_is_monai_s_and_that_of_a_loop(background: bool) -> None:
         include_background=background, to_onehot_y=True, softmax=True, squared_pred=True,
         smooth_nr=0.0, smooth_dr=1e-6,
     )(logits, batch.labels_BHWD[:, None].float())  # fmt: skip
-    assert float(losses.total) == pytest.approx(float(theirs), abs=1e-6)
+    assert float(losses.total.detach()) == pytest.approx(float(theirs.detach()), abs=1e-6)
     expected = loop_loss(logits, batch.labels_BHWD, background=background)
     assert float(losses.total) == pytest.approx(expected, abs=1e-5)
     assert float(losses.total) == pytest.approx(sum(map(float, losses.terms.values())), abs=1e-6)
@@ -185,6 +185,15 @@ def test_a_head_of_the_foreground_labels_nothing_around_a_body() -> None:
 
 
 # -- the decoder --------------------------------------------------------------------------------
+
+
+def test_a_pyramid_s_own_decoder_is_trained_too() -> None:
+    encoder = tiny_encoder(stem="pyramid", stem_width=8, cells=(2, 2, 2), cell_width=8)
+    config = SegmentationConfig(kind="pyramid", labels=LABELS, feature_width=4, roi=ROI)
+    model = with_segmentation(encoder, config, spacing_mm=SPACING, orientation="LPS", seed=1)
+    losses = SegmentationObjective(background=False)(model, crops(), Ranks())
+    losses.total.backward()
+    assert all(p.grad is not None for p in model.segmentation.parameters())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", ["unetr", "unet"])

@@ -193,13 +193,15 @@ def _probabilities(
     spec, head = model.input_spec, model.segmentation
     assert head is not None
     whole = resampled_grid(volume.grid, spec)
-    roi = (1, 1, 1) if head.config.foreground else head.roi
+    settings = model.config.segmentation
+    foreground = settings is not None and settings.foreground
+    roi = (1, 1, 1) if foreground else head.roi
     # A scan smaller than one window is padded to it, scan in the middle.
     shape = tuple(max(n, r) for n, r in zip(whole.shape, roi, strict=True))
     grid = whole.window([(n - m) // 2 for n, m in zip(whole.shape, shape, strict=True)], shape)
     fill = spec.hu_window[0] if spec.padding == "air" else None
     values, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window)
-    if not head.config.foreground:
+    if not foreground:
         return window_probabilities(model, values, overlap, device, precision, say), grid
     box = foreground_box(values)
     inner, ends = padded(values[box], head.roi)

@@ -30,7 +30,6 @@ from simcrop_core.evaluate.classification import auc_by_label
 from simcrop_core.evaluate.intervals import Estimate
 from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.head import fit_head, probabilities
-from simcrop_core.finetune.tasks import Share
 from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import write_volume
@@ -39,6 +38,7 @@ from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.phantoms.plan import plan_phantom
 from simcrop_core.phantoms.study import make_phantom
 from simcrop_core.statements import FINDINGS
+from simcrop_core.train.classification_tasks import Share
 
 _SHAPE, _SPACING = (64, 56, 44), (6.0, 6.0, 8.0)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
     from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
     from simcrop_core.model.segmentation import SegmentationNet
+    from simcrop_core.model.unet_segmentation import ResidualUNet
 
 # Slices of the scan that are labelled at a time; keeps the class maps' memory small.
 _SLAB = 16
@@ -157,7 +158,7 @@ def write_segmentation(path: str | Path, result: Segmentation) -> None:
 
 def segmentation_head(
     model: SimCroP, overlap: float = 0.5
-) -> SegmentationNet | PyramidSegmentation:
+) -> SegmentationNet | PyramidSegmentation | ResidualUNet:
     """The model's segmentation head; refuses what :func:`segment` would.
 
     Raises
@@ -189,18 +190,75 @@ def _probabilities(
     say: Progress,
 ) -> tuple[NDArray[np.float32], Grid]:
     """Class probabilities over the whole scan at the model's spacing, ``(C, H, W, D)``."""
-    from monai.inferers import sliding_window_inference
-
     spec, head = model.input_spec, model.segmentation
     assert head is not None
     whole = resampled_grid(volume.grid, spec)
-    roi = head.roi
+    settings = model.config.segmentation
+    foreground = settings is not None and settings.foreground
+    roi = (1, 1, 1) if foreground else head.roi
     # A scan smaller than one window is padded to it, scan in the middle.
     shape = tuple(max(n, r) for n, r in zip(whole.shape, roi, strict=True))
     grid = whole.window([(n - m) // 2 for n, m in zip(whole.shape, shape, strict=True)], shape)
     fill = spec.hu_window[0] if spec.padding == "air" else None
     values, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=fill, window=spec.hu_window)
-    windows = _window_count(shape, roi, overlap)
+    if not foreground:
+        return window_probabilities(model, values, overlap, device, precision, say), grid
+    box = foreground_box(values)
+    inner, ends = padded(values[box], head.roi)
+    found_CHWD = window_probabilities(model, inner, overlap, device, precision, say)
+    kept = tuple(slice(a, n - b) for (a, b), n in zip(ends, inner.shape, strict=True))
+    probabilities_CHWD = np.zeros((len(found_CHWD), *values.shape), np.float32)
+    probabilities_CHWD[0] = 1
+    probabilities_CHWD[(slice(None), *box)] = found_CHWD[(slice(None), *kept)]
+    return probabilities_CHWD, grid
+
+
+def foreground_box(values_HWD: NDArray[np.float32]) -> tuple[slice, slice, slice]:
+    """The box of all positive values, that is above the window's middle; the whole where there are
+    none."""
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        touched = np.flatnonzero((values_HWD > 0).any(axis=others))
+        box.append(slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(None))
+    return box[0], box[1], box[2]
+
+
+def padded(
+    values_HWD: NDArray[np.float32], roi: tuple[int, int, int]
+) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
+    """Values with air around them, along each axis no fewer than a window's, the scan in the
+    middle; and how many were added before and behind."""
+    missing = [max(0, r - n) for n, r in zip(values_HWD.shape, roi, strict=True)]
+    ends = [(n // 2, n - n // 2) for n in missing]
+    return np.pad(values_HWD, ends, constant_values=-1.0), ends
+
+
+def window_probabilities(
+    model: SimCroP,
+    values_HWD: NDArray[np.float32],
+    overlap: float,
+    device: torch.device,
+    precision: Precision,
+    say: Progress,
+) -> NDArray[np.float32]:
+    """Class probabilities ``(C, H, W, D)`` of a prepared scan, window by window.
+
+    Parameters
+    ----------
+    model
+        On ``device``, in evaluation mode, with a segmentation head.
+    values_HWD
+        In [-1, 1] at the model's spacing; along no axis smaller than a window.
+    overlap, device, precision, say
+        As in :func:`segment`.
+    """
+    from monai.inferers import sliding_window_inference
+
+    head = model.segmentation
+    assert head is not None
+    roi = head.roi
+    windows = _window_count(values_HWD.shape, roi, overlap)
     done = 0
 
     def predict(windows_B1HWD: torch.Tensor) -> torch.Tensor:
@@ -213,7 +271,7 @@ def _probabilities(
 
     with torch.inference_mode():
         logits_BCHWD = sliding_window_inference(
-            torch.from_numpy(values)[None, None],
+            torch.from_numpy(values_HWD)[None, None],
             roi_size=roi,
             sw_batch_size=1,
             predictor=predict,
@@ -223,7 +281,7 @@ def _probabilities(
             device=torch.device("cpu"),
         )
         probabilities = torch.softmax(logits_BCHWD[0], dim=0)
-    return probabilities.numpy(), grid
+    return np.asarray(probabilities.numpy(), np.float32)
 
 
 def _window_count(shape: tuple[int, ...], roi: tuple[int, ...], overlap: float) -> int:

@@ -89,10 +89,13 @@ class SegmentationResult:
         The model's card.
     scores
         Study -> structure -> score.
+    background
+        Study -> Dice of what is none of the structures.
     """
 
     model: dict[str, Any]
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    background: dict[str, float] = field(default_factory=dict)
 
     @property
     def structures(self) -> list[str]:
@@ -118,6 +121,16 @@ class SegmentationResult:
         cases = [self.of_case(study) for study in self.scores]
         return {figure: _mean([case[figure] for case in cases]) for figure in _FIGURES}
 
+    def with_background(self) -> Estimate | None:
+        """Mean Dice over the cases' means, the background counted as one more structure: as some
+        papers count, and higher, since the background is large and easy."""
+        means = []
+        for study, by in self.scores.items():
+            known = [s.dice for s in by.values() if s.dice is not None]
+            known += [self.background[study]] if study in self.background else []
+            means.append(float(np.mean(known)) if known else None)
+        return _mean(means)
+
     def counts(self, name: str) -> dict[Held, int]:
         """How often who holds a structure."""
         held = [by[name].held for by in self.scores.values() if name in by]
@@ -130,6 +143,7 @@ class SegmentationResult:
             "schema": 1,
             "model": self.model,
             "mean_over_cases": _estimates(self.over_cases()),
+            "mean_over_cases_with_background": _estimates({"dice": self.with_background()}),
             "structures": {
                 name: _estimates(self.of_structure(name))
                 | {"held_by": {kind: n for kind, n in self.counts(name).items() if n}}
@@ -138,6 +152,7 @@ class SegmentationResult:
             "cases": {
                 study: {
                     "mean": {_JSON_NAMES[f]: v for f, v in self.of_case(study).items()},
+                    "background": {"dice": self.background.get(study)},
                     "structures": {name: score.to_dict() for name, score in by.items()},
                 }
                 for study, by in self.scores.items()
@@ -160,6 +175,9 @@ class SegmentationResult:
                 f"{' (no distance there)' if one else ''}"
             )
         lines.append(_row("mean over cases", self.over_cases()).rstrip())
+        with_background = self.with_background()
+        if with_background is not None and self.background:
+            lines.append(f"{'  with the background':33}{with_background!s:26}".rstrip())
         lines += ["", f"{'case, mean of its structures':33}{'Dice':>8}{'distance':>11}{'95 %':>9}"]
         for study in self.scores:
             own = self.of_case(study)
@@ -219,6 +237,10 @@ def evaluate_segmentation(
             )
             for name, labels in by_structure.items()
         }
+        result.background[case.id] = dice(
+            ~np.isin(labels_XYZ, [label_of[name] for name in by_structure]),
+            ~np.isin(case.labels_XYZ, list(case.names)),
+        )
     return result
 
 

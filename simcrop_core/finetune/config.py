@@ -6,47 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from simcrop_core.finetune.tasks import TASKS, Share, Task
+from simcrop_core.train.classification_tasks import TASKS, Share, Task
+from simcrop_core.train.finetuning_classification import ClassificationDataConfig
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ProbeDataConfig(_Config):
-    """The scans and their lists."""
-
-    task: Literal["ct-rate", "radchestct", "cc-ccii", "luna16"] = Field(
-        description="Which task: it decides labels, lists and how the head is fitted."
-    )
-    root: str | None = Field(default=None, description="Folder of the data set.")
-    lists: str | None = Field(
-        default=None,
-        description="Folder of the published lists, or of the task's own among them.",
-    )
-    fraction: float = Field(
-        default=1.0, description="Share of the training scans: 0.01, 0.1 or 1, as lists exist."
-    )
-    external: str | None = Field(
-        default=None,
-        description="Folder of RadChestCT, on whose test list a head of CT-RATE is also tried.",
-    )
-    workers: int = Field(
-        default=2, ge=0, le=256, description="Threads that read scans ahead; 0: none."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ProbeDataConfig:
-        shares = TASKS[self.task].shares
-        if self.fraction not in shares:
-            there = ", ".join(f"{share:g}" for share in shares)
-            raise ValueError(
-                f"{TASKS[self.task].name} has no list of {self.fraction:g} of its training scans; "
-                f"there are {there}."
-            )
-        if self.external is not None and self.task != "ct-rate":
-            raise ValueError("Only a head of CT-RATE is also tried on RadChestCT.")
-        return self
 
 
 class HeadConfig(_Config):
@@ -71,7 +36,7 @@ class ProbeConfig(_Config):
     schema_version: Literal[1] = Field(default=1, description="Version of this layout.")
     name: str = Field(min_length=1, max_length=200, description="What people call it: its recipe.")
     model: str | None = Field(default=None, description="The pre-trained model, by folder or name.")
-    data: ProbeDataConfig = Field(description="The scans and their lists.")
+    data: ClassificationDataConfig = Field(description="The scans and their lists.")
     protocol: Literal["clean", "released"] = Field(
         default="clean",
         description="clean: nothing is chosen on the scans it is tested on, and the encoder is "

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.finetune.tasks import Share
+from simcrop_core.model.finetuned import START_STD
+from simcrop_core.train.classification_tasks import Share
 from simcrop_core.train.schedule import Schedule
 
 #: Features of scans (rows of the training list) in a pass over the data, ``(B, D)``.
 Views = Callable[[NDArray[np.intp], int], NDArray[np.float32]]
 #: What a head is worth on the validation scans: the more the better.
 Judge = Callable[[nn.Linear], float]
-_START_STD = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _fresh(width: int, outputs: int, seed: int) -> nn.Linear:
     head = nn.Linear(width, outputs)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        nn.init.trunc_normal_(head.weight, std=_START_STD, generator=generator)
+        nn.init.trunc_normal_(head.weight, std=START_STD, generator=generator)
         nn.init.zeros_(head.bias)
     return head
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from simcrop_core.datasets import open_dataset, read_case_list
 from simcrop_core.datasets.dataset import ScanFile
 from simcrop_core.errors import SimCroPError
-from simcrop_core.finetune.tasks import TASKS, Task
+from simcrop_core.train.classification_tasks import TASKS, Task
 from simcrop_core.volume import Note
 
 
@@ -86,6 +87,38 @@ def radchestct_scans(root: Path, lists: Path) -> Scans:
     task = TASKS["radchestct"]
     folder = lists if (lists / task.folder).is_dir() else lists.parent
     return open_scans(task, root, folder, task.testing)
+
+
+def held_out_of(scans: Scans, count: int | None) -> tuple[Scans, Scans | None]:
+    """Scans to train on, and scans held out of them by their names; None: a tenth, 2 to 500, where
+    there are 10.
+
+    Raises
+    ------
+    SimCroPError
+        ``too-few-studies``: none would be left to train on.
+    """
+    if count is None:
+        count = min(500, max(2, round(len(scans) / 10))) if len(scans) >= 10 else 0
+    if count >= len(scans):
+        raise SimCroPError(
+            f"Of {len(scans)} training scans {count} are to be held out: none is left to train on",
+            code="too-few-studies",
+            remedy="Lower data.held_out.",
+        )
+    order = sorted(
+        range(len(scans)), key=lambda row: hashlib.sha256(scans.ids[row].encode()).hexdigest()
+    )
+    chosen = set(order[len(scans) - count :])
+    return (
+        _rows(scans, [row for row in range(len(scans)) if row not in chosen]),
+        _rows(scans, sorted(chosen)) if chosen else None,
+    )
+
+
+def _rows(scans: Scans, rows: Sequence[int]) -> Scans:
+    sources = tuple(scans.sources[row] for row in rows)
+    return Scans(sources, scans.columns, scans.labels_NK[list(rows)], scans.notes)
 
 
 def _check_there(sources: Sequence[ScanFile], path: Path) -> None:

@@ -44,7 +44,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "cells": None,
         "cell_width": 64,
     },
-    "segmentation": {"kind": "unetr"},
+    "segmentation": {"kind": "unetr", "foreground": False},
     "": {
         "projection_norm": False,
         "text_centred": False,
@@ -140,6 +140,10 @@ class ModelConfig(Frozen):
         roi, patch = head.roi or self.input_spec.shape, self.input_spec.patch_shape
         if any(r < 1 or r % p for r, p in zip(roi, patch, strict=True)):
             raise ValueError(f"The segmentation region {roi} is not made of patches of {patch}.")
+        if head.kind == "unet" and all(r == p for r, p in zip(roi, patch, strict=True)):
+            raise ValueError(
+                f"A head of kind unet needs a region of two patches or more, not {roi}."
+            )
         if head.position == "official2axis" and self.vision.width % 2:
             raise ValueError("Position official2axis needs an encoder of even width.")
         if (

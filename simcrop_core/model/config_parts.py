@@ -210,10 +210,11 @@ class PresenceConfig(Frozen):
 class SegmentationConfig(Frozen):
     """A segmentation head on the vision encoder."""
 
-    kind: Literal["unetr", "pyramid"] = Field(
+    kind: Literal["unetr", "unet", "pyramid"] = Field(
         default="unetr",
-        description="unetr: UNETR's decoder, on any encoder; pyramid: the fine cells of a pyramid "
-        "cut into their voxels, far cheaper.",
+        description="unetr: UNETR's decoder, on any encoder; unet: a residual U-Net that takes the "
+        "encoder's features in at every level; pyramid: the fine cells of a pyramid cut into their "
+        "voxels, far cheaper.",
     )
     labels: tuple[str, ...] = Field(
         min_length=1, max_length=255, description="Names of channels 1, 2, ...; 0 is background."
@@ -222,7 +223,7 @@ class SegmentationConfig(Frozen):
         default=16,
         ge=1,
         le=256,
-        description="Channels at full resolution; doubled at each level below (unetr).",
+        description="Channels at full resolution; doubled at each level below (unetr, unet).",
     )
     roi: tuple[int, int, int] | None = Field(
         default=None,
@@ -236,6 +237,11 @@ class SegmentationConfig(Frozen):
     cls_token: bool = Field(
         default=True,
         description="Whether the encoder's CLS token takes part (the authors' code leaves it out).",
+    )
+    foreground: bool = Field(
+        default=False,
+        description="Whether only the box of all that is above the window's middle is labelled, "
+        "as a head was trained that never saw the air around a body.",
     )
     trained: str = Field(
         default=UNTRAINED, description='"untrained", or what this head was trained on.'

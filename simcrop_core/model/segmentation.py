@@ -65,7 +65,7 @@ def _upsample(channels_in: int, channels_out: int, kernel: Shape3) -> nn.Module:
     return layer
 
 
-def _skip_path(width: int, channels: int, kernels: list[Shape3]) -> nn.Sequential:
+def skip_path(width: int, channels: int, kernels: list[Shape3]) -> nn.Sequential:
     """Patch features brought up by the kernels: first a projection, then residual blocks."""
     path = [_upsample(width, channels, kernels[0])]
     for kernel in kernels[1:]:
@@ -98,13 +98,13 @@ class SegmentationNet(nn.Module):
         width, f = encoder.config.width, config.feature_width
         kernels = upsampling_kernels(encoder.patch_shape)
         self.skip_voxels = UnetrBasicBlock(3, 1, f, 3, 1, norm_name="instance", res_block=True)
-        self.skip_1 = _skip_path(width, 2 * f, kernels[:3])
-        self.skip_2 = _skip_path(width, 4 * f, kernels[:2])
-        self.skip_3 = _skip_path(width, 8 * f, kernels[:1])
-        self.up_3 = _up(width, 8 * f, kernels[0])
-        self.up_2 = _up(8 * f, 4 * f, kernels[1])
-        self.up_1 = _up(4 * f, 2 * f, kernels[2])
-        self.up_voxels = _up(2 * f, f, kernels[3])
+        self.skip_1 = skip_path(width, 2 * f, kernels[:3])
+        self.skip_2 = skip_path(width, 4 * f, kernels[:2])
+        self.skip_3 = skip_path(width, 8 * f, kernels[:1])
+        self.up_3 = up_block(width, 8 * f, kernels[0])
+        self.up_2 = up_block(8 * f, 4 * f, kernels[1])
+        self.up_1 = up_block(4 * f, 2 * f, kernels[2])
+        self.up_voxels = up_block(2 * f, f, kernels[3])
         self.out = UnetOutBlock(3, f, len(config.labels) + 1)
 
     @property
@@ -142,14 +142,18 @@ class SegmentationNet(nn.Module):
         return logits
 
     def _volume(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens as a volume of channels, ``(B, D, h, w, d)``."""
-        patch = self._encoder[0].patch_shape
-        grid = [n // p for n, p in zip(self.roi, patch, strict=True)]
-        assert tokens_BND.shape[1] == math.prod(grid)
-        return tokens_BND.transpose(1, 2).unflatten(2, grid).contiguous()
+        return feature_volume(tokens_BND, self.roi, self._encoder[0].patch_shape)
 
 
-def _up(channels_in: int, channels_out: int, kernel: Shape3) -> UnetrUpBlock:
+def feature_volume(tokens_BND: Tensor, roi: Shape3, patch_shape: Shape3) -> Tensor:
+    """Patch tokens of a region as a volume of channels, ``(B, D, h, w, d)``."""
+    grid = [n // p for n, p in zip(roi, patch_shape, strict=True)]
+    assert tokens_BND.shape[1] == math.prod(grid)
+    return tokens_BND.transpose(1, 2).unflatten(2, grid).contiguous()
+
+
+def up_block(channels_in: int, channels_out: int, kernel: Shape3) -> UnetrUpBlock:
+    """Brings channels up by a kernel and joins them with those of the finer level."""
     return UnetrUpBlock(
         3, channels_in, channels_out, 3, kernel, norm_name="instance", res_block=True
     )

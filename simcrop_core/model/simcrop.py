@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
     from simcrop_core.model.segmentation import SegmentationNet
     from simcrop_core.model.text import EncodedSentences, TextEncoder
+    from simcrop_core.model.unet_segmentation import ResidualUNet
 
 
 class SimCroP(nn.Module):
@@ -84,7 +85,7 @@ class SimCroP(nn.Module):
         self.image_decoder: ImageDecoder | None = None
         self.fusion: CrossGranularityFusion | None = None
         self.text_decoder: TextDecoder | None = None
-        self.segmentation: SegmentationNet | PyramidSegmentation | None = None
+        self.segmentation: SegmentationNet | PyramidSegmentation | ResidualUNet | None = None
         if config.image_decoder is not None:
             self.image_decoder = ImageDecoder(
                 config.image_decoder,
@@ -101,6 +102,10 @@ class SimCroP(nn.Module):
             from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
 
             self.segmentation = PyramidSegmentation(config.segmentation, self.vision, spec.shape)
+        elif config.segmentation is not None and config.segmentation.kind == "unet":
+            from simcrop_core.model.unet_segmentation import ResidualUNet
+
+            self.segmentation = ResidualUNet(config.segmentation, self.vision, spec.shape)
         elif config.segmentation is not None:
             from simcrop_core.model.segmentation import SegmentationNet
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -290,8 +290,33 @@ class RunSettings(_Config):
         return self.batch_size // (self.world_size * self.accumulation)
 
 
+class LoopConfig(Protocol):
+    """What every configuration has that the training loop and a run's folder work with.
+
+    ``format`` is the word by which the folder's ``config.json`` says whose configuration it is.
+    """
+
+    format: ClassVar[str]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def optim(self) -> OptimConfig: ...
+
+    @property
+    def run(self) -> RunSettings: ...
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]: ...
+
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+
+
 class RunConfig(_Config):
     """Everything that makes a run; saved with every checkpoint."""
+
+    format: ClassVar[str] = "simcrop-run"
 
     schema_version: Literal[1] = Field(default=1, description="Version of this layout.")
     name: str = Field(

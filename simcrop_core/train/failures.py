@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,7 +27,7 @@ from simcrop_core.train.events import disk_is_full
 from simcrop_core.train.settings import run_config_from
 
 if TYPE_CHECKING:
-    from simcrop_core.train.config import RunConfig
+    from simcrop_core.train.config import LoopConfig
 
 FAILURES_NAME = "failures"
 
@@ -35,7 +35,7 @@ FAILURES_NAME = "failures"
 # -- losses that are no numbers -----------------------------------------------------------------
 
 
-def save_batches(folder: Path, rank: int, batches: Sequence[StudyBatch]) -> None:
+def save_batches(folder: Path, rank: int, batches: Sequence[Any]) -> None:
     """Keep what a process saw in a step, beside the checkpoint of the state before it.
 
     Raises
@@ -54,16 +54,23 @@ def save_batches(folder: Path, rank: int, batches: Sequence[StudyBatch]) -> None
 
 
 def non_finite(
-    step: int, terms: dict[str, float], folder: Path, lost: str | None = None
+    step: int,
+    terms: dict[str, float],
+    folder: Path,
+    lost: str | None = None,
+    *,
+    replayed: bool = True,
 ) -> SimCroPError:
     """The refusal of a step whose loss or gradient is not finite; ``lost`` says why its batch and
-    states could not be kept."""
+    states could not be kept, ``replayed`` whether :func:`replay_failure` knows this kind of run.
+    """
     bad = [name for name, value in terms.items() if not math.isfinite(value)]
     what = f"the terms {', '.join(bad)}" if bad else "the gradient"
     remedy = "resume with a lower optim.lr or with optim.clip_norm."
     if lost is None:
         kept = "its batch and all states are kept"
-        remedy = f"Replay it with simcrop_core.train.replay_failure, or {remedy}"
+        replay = "Replay it with simcrop_core.train.replay_failure, or "
+        remedy = f"{replay}{remedy}" if replayed else f"{remedy[0].upper()}{remedy[1:]}"
     else:
         kept = f"its batch and states could not be kept ({lost.rstrip('.')})"
         remedy = f"Check the disk, and {remedy}"
@@ -183,7 +190,7 @@ def failure_folder(run_folder: Path, step: int) -> Path:
     return run_folder / FAILURES_NAME / f"after-{step:08d}"
 
 
-def describe_failure(folder: Path, config: RunConfig, losses: dict[str, float]) -> None:
+def describe_failure(folder: Path, config: LoopConfig, losses: dict[str, float]) -> None:
     """Write beside a failed step what it gave."""
     facts = {name: str(value) for name, value in losses.items()}
     text = json.dumps({"run": config.name, "losses": facts}, indent=1) + "\n"

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -20,7 +21,7 @@ from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import Ranks
 from simcrop_core.store.cluster import refuse_in_worker
-from simcrop_core.train.build import build_model, is_large
+from simcrop_core.train.build import build_model, is_large, trained_config
 from simcrop_core.train.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -28,7 +29,7 @@ from simcrop_core.train.checkpoint import (
     restore_random,
     step_of,
 )
-from simcrop_core.train.config import RunConfig
+from simcrop_core.train.config import LoopConfig, RunConfig
 from simcrop_core.train.curves import Curves
 from simcrop_core.train.data import TrainingData, make_phantom_store, open_data
 from simcrop_core.train.devices import (
@@ -99,13 +100,58 @@ def train(
         Settings, data or devices do not fit, the folder is taken, a loss is not finite, memory
         ran out, a process was lost. What ends a run that had begun is in its events too.
     """
+    return launch(
+        folder,
+        config,
+        partial(build_model, config.model, config.run.seed),
+        partial(_assemble, config),
+        resume=resume,
+        stop=stop,
+        tell=tell,
+    )
+
+
+class Assemble(Protocol):
+    """Puts everything that takes part together, in the state of the checkpoint if there is one."""
+
+    def __call__(
+        self,
+        fabric: Fabric,
+        place: Path,
+        run: Run | None,
+        model: SimCroP,
+        checkpoint: Path | None,
+        tell: Progress,
+        stop: Callable[[], bool],
+    ) -> Training: ...
+
+
+def launch(
+    folder: str | os.PathLike[str],
+    config: LoopConfig,
+    build: Callable[[], SimCroP],
+    assemble: Assemble,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    tell: Progress = silent,
+) -> Outcome:
+    """Run the loop in a folder, whatever is trained; arguments and errors as :func:`train`.
+
+    Parameters
+    ----------
+    build
+        Makes or loads the model.
+    assemble
+        Puts together what takes part.
+    """
     refuse_in_worker()
     place = Path(folder).expanduser().absolute()
     if config.run.devices == config.run.nodes == 1 and not started_by_launcher():
         Run.check(place, config, resume)  # before a model is built; several look once they are met
     if accelerator_of(config.run) == "cpu":
         keep_freed_memory()
-    model = build_model(config.model, config.run.seed)
+    model = build()
     fabric = make_fabric(config.run, large=is_large(model.config))
     fabric.launch()
     run = _open_run(fabric, place, config, resume)
@@ -117,7 +163,7 @@ def train(
         if step and run is not None and not any(e["event"] == "step" for e in run.events()):
             print(f"{EVENTS_NAME} tells of no step before {step}: it was lost.", file=sys.stderr)
         with memory_told(config.run, model.input_spec):
-            training = _assemble(fabric, place, config, run, model, checkpoint, tell, stop)
+            training = assemble(fabric, place, run, model, checkpoint, tell, stop)
             if run is not None:
                 run.rewind(training.step)
                 training.curves = Curves(place, training.step)
@@ -141,7 +187,7 @@ def train(
             run.close()
 
 
-def _open_run(fabric: Fabric, place: Path, config: RunConfig, resume: bool) -> Run | None:
+def _open_run(fabric: Fabric, place: Path, config: LoopConfig, resume: bool) -> Run | None:
     """The folder, held by the first process; None on the others."""
     opened: list[Run] = []
 
@@ -177,9 +223,9 @@ def _on_first(fabric: Fabric, place: Path, do: Callable[[], T]) -> T:
 
 
 def _assemble(
+    config: RunConfig,
     fabric: Fabric,
     place: Path,
-    config: RunConfig,
     run: Run | None,
     model: SimCroP,
     checkpoint: Path | None,
@@ -221,6 +267,7 @@ def _assemble(
         schedule=Schedule.of(config, steps_per_epoch),
         data=data,
         validation=Validation(config.run.validate_every, config.run.previews),
+        described=lambda before, step: trained_config(before, config.name, config.objective, step),
         folder=place,
         run=run,
         stop=stop,
@@ -228,11 +275,17 @@ def _assemble(
         ranks=ranks,
     )
     if state is not None:
-        training.step = state.step
-        restore_optimiser(module, optimiser, state.optimiser)
-        data.loader.load_state_dict(state.loader[min(ranks.rank, len(state.loader) - 1)])
-        restore_random(state.random, fabric.device, ranks.rank)
+        restore(training, data.loader, state)
     return training
+
+
+def restore(training: Training, loader: Any, state: Checkpoint) -> None:
+    """Everything but the weights as it was when the checkpoint was saved."""
+    rank = training.ranks.rank
+    training.step = state.step
+    restore_optimiser(training.module, training.optimiser, state.optimiser)
+    loader.load_state_dict(state.loader[min(rank, len(state.loader) - 1)])
+    restore_random(state.random, training.fabric.device, rank)
 
 
 def _sentence_mean(fabric: Fabric, place: Path, data: TrainingData, tell: Progress) -> torch.Tensor:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
@@ -21,9 +21,8 @@ from torch.distributed.tensor import DTensor
 
 from simcrop_core.device import Progress, silent
 from simcrop_core.errors import SimCroPError
+from simcrop_core.model.config import ModelConfig
 from simcrop_core.objectives.base import Ranks
-from simcrop_core.study_batch import StudyBatch
-from simcrop_core.train.build import trained_config
 from simcrop_core.train.checkpoint import (
     Checkpoint,
     optimiser_state,
@@ -31,9 +30,8 @@ from simcrop_core.train.checkpoint import (
     whole_state,
     write_checkpoint,
 )
-from simcrop_core.train.config import RunConfig
+from simcrop_core.train.config import LoopConfig, RunConfig
 from simcrop_core.train.curves import Curves
-from simcrop_core.train.data import TrainingData
 from simcrop_core.train.events import disk_is_full, end_event, error_event, step_event
 from simcrop_core.train.failures import (
     describe_failure,
@@ -61,6 +59,30 @@ class Step:
     stop: bool
 
 
+#: A model's configuration and the step after which it is saved -> the one to be saved.
+Describe = Callable[[ModelConfig, int], ModelConfig]
+
+
+class LoopLoader(Protocol):
+    """Endless batches whose place can be kept and found again."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> Any: ...
+
+
+class LoopData(Protocol):
+    """What a process trains on, as far as the loop knows it."""
+
+    @property
+    def loader(self) -> LoopLoader: ...
+
+    @property
+    def held_out(self) -> Any: ...
+
+    def batch(self, raw: Any, device: torch.device) -> Any: ...
+
+
 @dataclass(eq=False)
 class Training:
     """All that takes part in a run on this process.
@@ -69,6 +91,8 @@ class Training:
     ----------
     config, fabric, schedule, data, validation
         As configured.
+    described
+        The model's configuration, with what its weights were trained on until a step.
     module, wrapped
         Model and objective, and the same as Fabric distributes them.
     optimiser
@@ -85,14 +109,15 @@ class Training:
         Whether somebody on this process wants the run to end.
     """
 
-    config: RunConfig
+    config: LoopConfig
     fabric: Fabric
     module: TrainingModule
     wrapped: nn.Module
     optimiser: torch.optim.Optimizer
     schedule: Schedule
-    data: TrainingData
+    data: LoopData
     validation: Validation
+    described: Describe
     folder: Path
     run: Run | None
     curves: Curves | None = None
@@ -116,13 +141,14 @@ class Training:
         owing = stop
         if validated:
             self._save(validated.loss)
-        while self.step < self.schedule.steps and not stop:
+        while self.step < self.schedule.steps and not stop and not self.validation.enough():
             started = time.perf_counter()
             taken = self._take_step(batches)
             self.step += 1
             stop = taken.stop
             seconds = time.perf_counter() - started
             self._tell_step(taken, self.config.run.batch_size / seconds)
+            last = self.step == self.schedule.steps
             last = self.step == self.schedule.steps
             validated, owing = None, self.validation.due(self.step, last)
             if owing and not stop:
@@ -133,7 +159,8 @@ class Training:
                 saved = self.step
         if saved != self.step:
             self._save(None)
-        reason = "stopped" if owing or self.step < self.schedule.steps else "finished"
+        whole = self.step == self.schedule.steps or self.validation.enough()
+        reason = "finished" if whole and not owing else "stopped"
         if self.run is not None:
             self.run.log.write(end_event(self.step, reason))
             self.run.log.sync()
@@ -190,7 +217,7 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         return taken
 
-    def _backward(self, parts: Sequence[StudyBatch]) -> tuple[list[str], Tensor]:
+    def _backward(self, parts: Sequence[Any]) -> tuple[list[str], Tensor]:
         """Gradients of the mean over the parts; names and means of loss and terms."""
         rows = []
         names: list[str] = []
@@ -231,7 +258,7 @@ class Training:
         return bool(self.ranks_mean(torch.tensor(float(says), device=device)) > 0)
 
     def _keep_failure(
-        self, parts: Sequence[StudyBatch], names: Sequence[str], figures: Tensor
+        self, parts: Sequence[Any], names: Sequence[str], figures: Tensor
     ) -> SimCroPError:
         """Save the state before the step and what every process saw; nothing was changed yet."""
         folder = failure_folder(self.folder, self.step)
@@ -251,7 +278,9 @@ class Training:
             lost = lost * self.ranks.world_size
             torch.distributed.all_gather_object(lost, lost[0])
         losses.pop("loss")
-        return non_finite(self.step + 1, losses, folder, next(filter(None, lost), None))
+        why = next(filter(None, lost), None)
+        known = self.config.format == RunConfig.format
+        return non_finite(self.step + 1, losses, folder, why, replayed=known)
 
     def _tell_step(self, taken: Step, samples_per_s: float) -> None:
         if self.run is None:
@@ -281,9 +310,7 @@ class Training:
         return Checkpoint(
             step=self.step,
             config=self.config.model_dump(mode="json"),
-            model_config=trained_config(
-                model.config, self.config.name, self.config.objective, self.step
-            ),
+            model_config=self.described(model.config, self.step),
             model=whole_state(model, keep=keep),
             objective=whole_state(self.module.objective, keep=keep),
             optimiser=optimiser_state(self.module, self.optimiser, keep=keep),

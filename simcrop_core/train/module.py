@@ -26,23 +26,26 @@ if TYPE_CHECKING:
 class TrainingModule(nn.Module):
     """What is trained: a model and its objective.
 
-    ``forward`` takes the fields of a :class:`StudyBatch` by name (wrappers do not look into frozen
-    dataclasses) and gives the total loss and the named terms, the latter detached: only the total
-    is for gradients.
+    ``forward`` takes the fields of a batch by name (wrappers do not look into frozen dataclasses)
+    and gives the total loss and the named terms, the latter detached: only the total is for
+    gradients. ``batch`` is the dataclass that the objective reads.
     """
 
-    def __init__(self, model: SimCroP, objective: Objective, ranks: Ranks) -> None:
+    def __init__(
+        self, model: SimCroP, objective: Objective, ranks: Ranks, batch: type[Any] = StudyBatch
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.ranks = ranks
+        self.batch = batch
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = self.objective(self.model, StudyBatch(**batch), self.ranks)
+        losses = self.objective(self.model, self.batch(**batch), self.ranks)
         return losses.total, {name: term.detach() for name, term in losses.terms.items()}
 
 
-def fields_of_batch(batch: StudyBatch) -> dict[str, Any]:
+def fields_of_batch(batch: Any) -> dict[str, Any]:
     """The fields of a batch by name."""
     return {field.name: getattr(batch, field.name) for field in fields(batch)}
 

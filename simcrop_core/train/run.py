@@ -7,6 +7,7 @@
     checkpoints/step-00000040  model folders with the state of training, see checkpoint.py
     previews/step-00000040     pictures of a few held-out studies
     tensorboard/               the same figures for TensorBoard
+    scans/                     prepared scans of a fine-tuning
     failures/                  steps that gave no finite loss, see failures.py
     run.lock                   which process trains here, see lock.py
     stop                       there while somebody asks the run to stop
@@ -25,7 +26,7 @@ from typing import Any
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import refuse_unwritable, whole_file
-from simcrop_core.train.config import RunConfig
+from simcrop_core.train.config import LoopConfig
 from simcrop_core.train.events import (
     EVENTS_NAME,
     LOG_NAME,
@@ -36,12 +37,12 @@ from simcrop_core.train.events import (
     read_events,
 )
 from simcrop_core.train.lock import LOCK_NAME, RunLock
-from simcrop_core.train.settings import run_config_from
+from simcrop_core.train.settings import CONFIGS, AnyRunConfig, checked
 
 CONFIG_NAME = "config.json"
 STOP_NAME = "stop"
 CHECKPOINTS_NAME = "checkpoints"
-_FORMAT = "simcrop-run"
+SCANS_NAME = "scans"
 # What a run that took no step leaves behind.
 _OF_NO_STEP = (CONFIG_NAME, EVENTS_NAME, "quarantine.jsonl")
 # What may differ when a run is resumed: losses stay as they would have been, to the last bit or,
@@ -50,6 +51,7 @@ _FREE = {
     ("data", "workers"),
     ("data", "store"),
     ("data", "phantom_folder"),
+    ("data", "prepared"),
     ("run", "checkpoint_every"),
     ("run", "validate_every"),
     ("run", "keep"),
@@ -75,7 +77,7 @@ class Run:
         Takes events.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, lock: RunLock) -> None:
+    def __init__(self, folder: Path, config: LoopConfig, lock: RunLock) -> None:
         self.folder = folder
         self.config = config
         self.log = EventLog(folder / EVENTS_NAME)
@@ -84,7 +86,7 @@ class Run:
         self._left: set[Path] = set()  # old checkpoints that are not removed, told of once
 
     @staticmethod
-    def check(folder: Path, config: RunConfig, resume: bool) -> bool:
+    def check(folder: Path, config: LoopConfig, resume: bool) -> bool:
         """Whether a run in this folder goes on from another process's; nothing is changed.
 
         Raises
@@ -102,7 +104,7 @@ class Run:
         return False
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], config: RunConfig) -> Run:
+    def create(cls, folder: str | os.PathLike[str], config: LoopConfig) -> Run:
         """A new run in a folder that is empty or not there yet, or that holds one which ended
         before its first step.
 
@@ -130,7 +132,7 @@ class Run:
             raise
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], config: RunConfig | None = None) -> Run:
+    def resume(cls, folder: str | os.PathLike[str], config: LoopConfig | None = None) -> Run:
         """A run that is to go on.
 
         Parameters
@@ -269,7 +271,7 @@ def _refuse_other_things(place: Path) -> None:
         entries = {entry.name for entry in place.iterdir()}
     except OSError as e:
         raise _cannot_make(e, place) from e
-    if entries - {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", *_OF_NO_STEP}:
+    if entries - {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", SCANS_NAME, *_OF_NO_STEP}:
         raise SimCroPError(
             "This folder holds other things",
             code="exists",
@@ -287,13 +289,13 @@ def _cannot_make(error: OSError, place: Path) -> SimCroPError:
     )
 
 
-def _write_config(place: Path, config: RunConfig) -> None:
-    data = {"format": _FORMAT, "config": config.model_dump(mode="json")}
+def _write_config(place: Path, config: LoopConfig) -> None:
+    data = {"format": config.format, "config": config.model_dump(mode="json")}
     with whole_file(place / CONFIG_NAME) as hidden:
         hidden.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def read_run_config(folder: Path) -> RunConfig:
+def read_run_config(folder: Path) -> AnyRunConfig:
     """The configuration of the run in a folder.
 
     Raises
@@ -313,9 +315,10 @@ def read_run_config(folder: Path) -> RunConfig:
         ) from e
     except (OSError, ValueError) as e:
         raise _no_config(path) from e
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+    kind = CONFIGS.get(str(data.get("format"))) if isinstance(data, dict) else None
+    if kind is None:
         raise _no_config(path)
-    return run_config_from(data.get("config"), path=str(path))
+    return checked(kind, data.get("config"), path=str(path))
 
 
 def _no_config(path: Path) -> SimCroPError:
@@ -327,7 +330,7 @@ def _no_config(path: Path) -> SimCroPError:
     )
 
 
-def _refuse_other(before: RunConfig, now: RunConfig, place: Path) -> None:
+def _refuse_other(before: LoopConfig, now: LoopConfig, place: Path) -> None:
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
     differing = [
         ".".join(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from simcrop_core.train.config import RunConfig
+from simcrop_core.train.config import LoopConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Schedule:
     steps: int
 
     @classmethod
-    def of(cls, config: RunConfig, steps_per_epoch: float) -> Schedule:
+    def of(cls, config: LoopConfig, steps_per_epoch: float) -> Schedule:
         """That of a run; ``steps_per_epoch`` turns epochs into steps."""
         unit = steps_per_epoch if config.unit == "epochs" else 1.0
         length = config.run.steps or config.run.epochs or 0

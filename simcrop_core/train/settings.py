@@ -13,9 +13,16 @@ from pydantic.fields import FieldInfo
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
+AnyRunConfig = RunConfig | SegmentationRunConfig | ClassificationRunConfig
+#: What a run's configuration is, by the word in its file.
+CONFIGS: dict[str, type[AnyRunConfig]] = {
+    kind.format: kind for kind in (RunConfig, SegmentationRunConfig, ClassificationRunConfig)
+}
 _SHOWN = 5
 _UNION = "objective."
 
@@ -39,10 +46,11 @@ def run_config_from(data: Any, *, path: str | None = None) -> RunConfig:
     SimCroPError
         ``code="bad-config"``.
     """
-    return _checked(RunConfig, data, path)
+    return checked(RunConfig, data, path)
 
 
-def _checked(kind: type[Config], data: Any, path: str | None = None) -> Config:
+def checked(kind: type[Config], data: Any, path: str | None = None) -> Config:
+    """A checked configuration of a kind; errors as :func:`run_config_from`."""
     try:
         return kind.model_validate(data)
     except ValidationError as e:
@@ -69,7 +77,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
     data, faults = _with(config, settings)
     if faults:
         raise _bad_config(faults, None)
-    return _checked(type(config), data)
+    return checked(type(config), data)
 
 
 def faults_of(config: BaseModel, settings: Sequence[str]) -> list[Fault]:

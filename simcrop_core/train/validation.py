@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from simcrop_core.train.stopping import StopAskedError
 
 if TYPE_CHECKING:
     from simcrop_core.study_batch import StudyBatch
+    from simcrop_core.train.data import TrainingData
     from simcrop_core.train.loop import Training
 
 PREVIEWS_NAME = "previews"
@@ -58,6 +59,10 @@ class Validation:
         """Whether it is time after this step."""
         return last or step % self.every == 0
 
+    def enough(self) -> bool:
+        """Whether more steps are not worth while; of pre-training it is never known."""
+        return False
+
     def __call__(self, training: Training) -> Validated | None:
         """Validate, tell of it and draw; None where nothing is held out. All processes take
         part.
@@ -67,7 +72,7 @@ class Validation:
         StopAskedError
             On all of them, within a batch of somebody's wish; nothing was told of.
         """
-        data = training.data
+        data = _data(training)
         if data.held_out is None:
             return None
         data.held_out.load_state_dict({**data.held_out.state_dict(), "epoch": 0, "step": 0})
@@ -116,14 +121,14 @@ class Validation:
         """Figures of pointing; None where somebody asked to stop on the way."""
         pointing = PointingTally()
         folder = training.folder / PREVIEWS_NAME / checkpoint_name(training.step)
-        for number, raw in enumerate(training.data.one_by_one()):
+        for number, raw in enumerate(_data(training).one_by_one()):
             if training.wants_to_stop():
                 return None
-            batch = training.data.held_out_batch(raw, training.fabric.device)
+            batch = _data(training).held_out_batch(raw, training.fabric.device)
             similarity_SN = _similarity(model, batch, training)
             pointing.add(similarity_SN, batch)
             if number < self.previews:
-                texts = training.data.texts(int(batch.index_B[0]))
+                texts = _data(training).texts(int(batch.index_B[0]))
                 picture = draw_preview(batch, similarity_SN, texts, model.input_spec)
                 try:
                     save_preview(picture, folder / f"{raw.ids[0]}.png")
@@ -132,6 +137,10 @@ class Validation:
                 if training.curves is not None:
                     training.curves.picture(training.step, f"preview/{raw.ids[0]}", picture)
         return pointing.figures()
+
+
+def _data(training: Training) -> TrainingData:
+    return cast("TrainingData", training.data)
 
 
 class PointingTally:

@@ -107,7 +107,7 @@ class Model(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.input_spec, self.segmentation = SPEC, Threshold()
-        self.config = SimpleNamespace(name="threshold")
+        self.config = SimpleNamespace(name="threshold", segmentation=None)
 
     def card(self) -> dict[str, Any]:
         return {"id": "t", "name": "threshold", "trained": "by hand"}

@@ -16,9 +16,9 @@ from simcrop_core.evaluate.presence import auc
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.finetune.features import FeatureMaker, ahead, dropped_branches, stream
 from simcrop_core.finetune.head import batches, fit_head, logits_of, probabilities
-from simcrop_core.finetune.tasks import TASKS, Share
 from simcrop_core.finetune.transfer import as_radchestct
 from simcrop_core.statements import FINDINGS
+from simcrop_core.train.classification_tasks import TASKS, Share
 
 
 def share(**changes: object) -> Share:

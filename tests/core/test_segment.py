@@ -41,7 +41,7 @@ class Model(torch.nn.Module):
     def __init__(self, head) -> None:
         super().__init__()
         self.input_spec, self.segmentation = SPEC, head
-        self.config = SimpleNamespace(name="threshold")
+        self.config = SimpleNamespace(name="threshold", segmentation=None)
 
     def card(self):
         return {"id": "t", "name": "threshold", "trained": "by hand"}

@@ -10,7 +10,15 @@ from functools import lru_cache
 
 import pytest
 from pydantic import ValidationError
-from simcrop_training.recipes import PROBES, RECIPES, any_recipe, describe, recipe
+from simcrop_training.recipes import (
+    PROBES,
+    RECIPES,
+    SEGMENTATIONS,
+    TUNINGS,
+    any_recipe,
+    describe,
+    recipe,
+)
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
@@ -20,8 +28,16 @@ from simcrop_core.objectives import make_objective
 from simcrop_core.train import build
 from simcrop_core.train.config import ModelSource, RunConfig
 from simcrop_core.train.data import store_settings
+from simcrop_core.train.finetuning import SegmentationRunConfig
 from simcrop_core.train.schedule import Schedule
-from simcrop_core.train.settings import faults_of, fields_of, run_config_from, with_settings
+from simcrop_core.train.settings import (
+    CONFIGS,
+    checked,
+    faults_of,
+    fields_of,
+    run_config_from,
+    with_settings,
+)
 
 
 def config(**changes: object) -> RunConfig:
@@ -122,6 +138,17 @@ def test_a_configuration_survives_json_and_imports_no_torch() -> None:
         assert run_config_from(json.loads(one.model_dump_json())) == one
     code = "import sys, simcrop_training.listing; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fine_tunings_are_recipes_that_a_run_s_folder_knows() -> None:
+    for name in (*SEGMENTATIONS, *TUNINGS):
+        one = any_recipe(name)
+        assert checked(CONFIGS[one.format], json.loads(one.model_dump_json())) == one  # type: ignore[union-attr]
+        assert (one.name, bool(describe(name))) == (name, True)
+        assert all(field["text"] for field in fields_of(one))
+    unet = with_settings(any_recipe("seg-btcv"), ["head.kind=unet", "data.fraction=0.1"])
+    assert isinstance(unet, SegmentationRunConfig)
+    assert (unet.head.kind, unet.optim.weight_decay, unet.run.epochs) == ("unet", 1e-5, 2000)
 
 
 def test_probes_are_recipes_that_settings_change() -> None:

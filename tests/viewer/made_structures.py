@@ -37,7 +37,7 @@ class Model(torch.nn.Module):
     def __init__(self, head: Threshold | None) -> None:
         super().__init__()
         self.input_spec, self.segmentation = SPEC, head
-        self.config = SimpleNamespace(name="threshold")
+        self.config = SimpleNamespace(name="threshold", segmentation=None)
 
     def card(self) -> dict[str, str]:
         return {"id": "t", "name": "threshold", "segmentation_trained": "by hand"}

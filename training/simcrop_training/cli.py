@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_stop(commands)
     _add_compare(commands)
+    _add_table(commands)
     _add_prepare(commands)
     return parser
 
@@ -157,6 +158,26 @@ def _add_compare(commands: Any) -> None:
         "a table of several runs, and the settings in which they differ",
     )
     parser.add_argument("dirs", metavar="DIR", nargs="+", help="folders of runs")
+
+
+def _add_table(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "table",
+        "simcrop_training.tables",
+        "run_table",
+        "results of probes and fine-tunings as a table of the paper's form",
+        "Print the results of probes and fine-tunings in the form of the paper's tables, its "
+        "figures beside them, marked as such.",
+    )
+    parser.add_argument("kind", choices=["classification", "segmentation", "ablation"])
+    parser.add_argument("dirs", metavar="RUN", nargs="+", help="folders of runs that have ended")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write it as Markdown, CSV and LaTeX, with a bar chart for each task's labels",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier tables there")
 
 
 def _add_prepare(commands: Any) -> None:

@@ -9,7 +9,7 @@ from simcrop_core.cli import REFUSED
 from simcrop_core.cli.terminal import answer
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.settings import faults_of, fields_of, with_settings
-from simcrop_training.recipes import PROBES, RECIPES, any_recipe, describe
+from simcrop_training.recipes import ALL, any_recipe, describe
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run_recipes(arguments: argparse.Namespace) -> int:
 
 
 def _list_all(arguments: argparse.Namespace) -> int:
-    names = [*RECIPES, *PROBES]
+    names = [*ALL]
     facts = [
         {"name": name, "text": describe(name), "fields": fields_of(any_recipe(name))}
         for name in names

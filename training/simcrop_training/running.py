@@ -18,6 +18,8 @@ from simcrop_core.cli.terminal import progress_bar
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 from simcrop_core.train.settings import with_settings
 from simcrop_training.recipes import any_recipe
 
@@ -35,6 +37,11 @@ def run_run(arguments: argparse.Namespace) -> int:
         bar = progress_bar(arguments) if sys.stderr.isatty() else _progress(quiet=arguments.json)
         with bar as tell:
             return run_probe_recipe(arguments, config, tell)
+    if isinstance(config, SegmentationRunConfig | ClassificationRunConfig):
+        from simcrop_training.finetuning import run_finetuning
+
+        with _stop_request() as stop, _progress(quiet=arguments.json) as tell:
+            return run_finetuning(arguments, config, stop, tell, _say_end)
     with _stop_request() as stop:
         from simcrop_core.train.devices import SUPERVISED, started_by_launcher
 

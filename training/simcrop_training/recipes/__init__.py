@@ -12,6 +12,8 @@ from collections.abc import Callable
 from simcrop_core.errors import SimCroPError
 from simcrop_core.finetune.config import ProbeConfig
 from simcrop_core.train.config import RunConfig
+from simcrop_core.train.finetuning import SegmentationRunConfig
+from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 from simcrop_training.recipes import (
     ablations,
     grounded,
@@ -19,7 +21,9 @@ from simcrop_training.recipes import (
     peers,
     phantoms,
     probes,
+    segmentations,
     starter,
+    tunings,
 )
 
 #: Pre-training.
@@ -62,6 +66,32 @@ PROBES: dict[str, Callable[[], ProbeConfig]] = {
     "probe-luna16": probes.luna16,
 }
 
+#: Fine-tuning for segmentation.
+SEGMENTATIONS: dict[str, Callable[[], SegmentationRunConfig]] = {
+    "seg-btcv": segmentations.btcv,
+    "seg-luna16": segmentations.luna16,
+    "seg-luna16-10": segmentations.luna16_10,
+    "seg-btcv-unet": segmentations.btcv_unet,
+    "seg-luna16-unet": segmentations.luna16_unet,
+}
+
+#: Fine-tuning of whole encoders for classification.
+TUNINGS: dict[str, Callable[[], ClassificationRunConfig]] = {
+    "tune-ct-rate": tunings.ct_rate,
+    "tune-radchestct": tunings.radchestct,
+    "tune-cc-ccii": tunings.cc_ccii,
+    "tune-luna16": tunings.luna16,
+}
+
+AnyConfig = RunConfig | ProbeConfig | SegmentationRunConfig | ClassificationRunConfig
+#: All recipes, by name.
+ALL: dict[str, Callable[[], AnyConfig]] = {
+    **RECIPES,
+    **PROBES,
+    **TUNINGS,
+    **SEGMENTATIONS,
+}
+
 
 def recipe(name: str) -> RunConfig:
     """The configuration of a recipe for pre-training.
@@ -76,15 +106,16 @@ def recipe(name: str) -> RunConfig:
     return RECIPES[name]()
 
 
-def any_recipe(name: str) -> RunConfig | ProbeConfig:
-    """The configuration of a recipe of either kind; errors as :func:`recipe`."""
-    return PROBES[name]() if name in PROBES else recipe(name)
+def any_recipe(name: str) -> AnyConfig:
+    """The configuration of a recipe of any kind; errors as :func:`recipe`."""
+    if name not in ALL:
+        raise _unknown(name)
+    return ALL[name]()
 
 
 def describe(name: str) -> str:
     """What a recipe is, in a line."""
-    made = PROBES[name] if name in PROBES else RECIPES[name]
-    return (inspect.getdoc(made) or "").splitlines()[0]
+    return (inspect.getdoc(ALL[name]) or "").splitlines()[0]
 
 
 def _unknown(name: str) -> SimCroPError:

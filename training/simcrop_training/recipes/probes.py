@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from simcrop_core.finetune.config import ProbeConfig, ProbeDataConfig
+from simcrop_core.finetune.config import ProbeConfig
+from simcrop_core.train.finetuning_classification import ClassificationDataConfig
 
 TaskName = Literal["ct-rate", "radchestct", "cc-ccii", "luna16"]
 
@@ -30,4 +31,4 @@ def luna16() -> ProbeConfig:
 
 
 def _probe(task: TaskName) -> ProbeConfig:
-    return ProbeConfig(name=f"probe-{task}", data=ProbeDataConfig(task=task))
+    return ProbeConfig(name=f"probe-{task}", data=ClassificationDataConfig(task=task))

@@ -22,6 +22,8 @@ from simcrop_core.finetune.transfer import LABELS, as_radchestct
 from simcrop_core.finetune.tuned import (
     best_checkpoint,
     given,
+    origin_notes,
+    run_and_test,
     write_result,
 )
 from simcrop_core.model.checkpoint import load_model
@@ -31,9 +33,7 @@ from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.train.checkpoint import step_of
 from simcrop_core.train.classification_tasks import Task
 from simcrop_core.train.finetuning_classification import ClassificationRunConfig
-from simcrop_core.train.launch import Outcome, launch
-from simcrop_core.train.lock import LOCK_NAME, RunLock
-from simcrop_core.train.stopping import StopAskedError, until_stopped
+from simcrop_core.train.launch import Outcome
 from simcrop_core.volume import Note
 
 
@@ -122,24 +122,16 @@ def run_classification(
     """
     place = Path(out).expanduser().absolute()
     lists = _Lists.of(config)
-    outcome = launch(
+    return run_and_test(
         place,
         config,
         partial(starting_model, config),
         partial(assemble, config, lists.training, lists.held_out),
+        partial(_tested, place, config, lists),
         resume=resume,
         stop=stop,
         tell=tell,
     )
-    if outcome.reason != "finished":
-        return outcome
-    lock = RunLock(place / LOCK_NAME).take()
-    try:
-        return _tested(place, config, lists, outcome, until_stopped(tell, stop))
-    except StopAskedError:
-        return Outcome(outcome.step, "stopped")
-    finally:
-        lock.release()
 
 
 def starting_model(config: ClassificationRunConfig) -> SimCroP:
@@ -164,13 +156,7 @@ def _tested(
 ) -> TunedClassifier:
     chosen = best_checkpoint(place)
     model = load_model(chosen)
-    notes = list(lists.notes)
-    if not load_model(given(config.model, "model")).config.is_trained:
-        text = "The encoder was not pre-trained: the figures say what a random start gives"
-        notes.append(Note("untrained", text))
-    if lists.held_out is None:
-        text = "No scan was held out: the weights are those of the last step"
-        notes.append(Note("not-validated", text))
+    notes = [*lists.notes, *origin_notes(config.model, validated=lists.held_out is not None)]
     model.to(select_device(config.run.accelerator))
     scores_NK = logits_of_scans(config, model, lists.testing, say, "testing")
     test = figures(config, scores_NK, lists.testing, config.draws)

@@ -26,7 +26,7 @@ from simcrop_core.evaluate.classification import ClassificationResult, accuracy,
 from simcrop_core.finetune.features import ahead, dropped_branches
 from simcrop_core.finetune.head import batches
 from simcrop_core.finetune.lists import Scans
-from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, trained_on
+from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, made_ready, trained_on
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
@@ -35,7 +35,6 @@ from simcrop_core.train.checkpoint import read_checkpoint
 from simcrop_core.train.finetuning_classification import ClassificationRunConfig
 from simcrop_core.train.launch import restore
 from simcrop_core.train.loop import Training
-from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
 from simcrop_core.train.run import Run
 from simcrop_core.train.schedule import Schedule
@@ -193,13 +192,7 @@ def assemble(
         workers=config.data.workers,
     )
     objective = ClassificationObjective(config.task.classes, config.drop_path)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(objective.trains(name))
-    module = TrainingModule(model, objective, Ranks(), ViewBatch).train()
-    if config.run.compile:
-        compile_blocks(module)
-    module = module.to(fabric.device)
-    wrapped = fabric.setup_module(module)
+    module, wrapped = made_ready(config, model, objective, ViewBatch, fabric)
     steps_per_pass = len(loader) / config.run.accumulation
     every = config.run.validate_every
     if config.validate_passes is not None:

@@ -21,15 +21,20 @@ from simcrop_core.finetune.segmentation_scans import (
     share_of,
 )
 from simcrop_core.finetune.segmentation_training import assemble
-from simcrop_core.finetune.tuned import best_checkpoint, given, write_result
+from simcrop_core.finetune.tuned import (
+    best_checkpoint,
+    given,
+    origin_notes,
+    run_and_test,
+    write_result,
+)
 from simcrop_core.model.checkpoint import load_model
 from simcrop_core.model.config import SegmentationConfig
 from simcrop_core.model.finetuned import with_segmentation
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.train.checkpoint import step_of
 from simcrop_core.train.finetuning import SegmentationRunConfig
-from simcrop_core.train.launch import Outcome, launch
-from simcrop_core.train.lock import LOCK_NAME, RunLock
+from simcrop_core.train.launch import Outcome
 from simcrop_core.train.stopping import StopAskedError, until_stopped
 from simcrop_core.volume import Note
 
@@ -126,24 +131,16 @@ def run_segmentation(
         check_masks(lists.testing, until_stopped(tell, stop))
     except StopAskedError:
         return Outcome(0, "stopped")
-    outcome = launch(
+    return run_and_test(
         place,
         config,
         partial(starting_model, config),
         partial(assemble, config, lists.training, lists.held_out),
+        partial(_tested, place, config, lists),
         resume=resume,
         stop=stop,
         tell=tell,
     )
-    if outcome.reason != "finished":
-        return outcome
-    lock = RunLock(place / LOCK_NAME).take()
-    try:
-        return _tested(place, config, lists, outcome, until_stopped(tell, stop))
-    except StopAskedError:
-        return Outcome(outcome.step, "stopped")
-    finally:
-        lock.release()
 
 
 def starting_model(config: SegmentationRunConfig) -> SimCroP:
@@ -222,13 +219,7 @@ def _tested(
 ) -> FineTuned:
     chosen = best_checkpoint(place)
     model = load_model(chosen)
-    notes = list(lists.notes)
-    if not load_model(given(config.model, "model")).config.is_trained:
-        text = "The encoder was not pre-trained: the figures say what a random start gives"
-        notes.append(Note("untrained", text))
-    if not lists.held_out:
-        text = "No scan was held out: the weights are those of the last step"
-        notes.append(Note("not-validated", text))
+    notes = [*lists.notes, *origin_notes(config.model, validated=bool(lists.held_out))]
     tested = evaluate_segmentation(
         model,
         (read_case(source) for source in lists.testing),

@@ -22,7 +22,7 @@ from simcrop_core.device import Progress, silent
 from simcrop_core.evaluate.pointing import dice
 from simcrop_core.finetune.crops import CropBatch, CropLoader, RawCrops, varied
 from simcrop_core.finetune.segmentation_scans import PreparedScan, ScanFolder
-from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, trained_on
+from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, made_ready, trained_on
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
@@ -33,7 +33,6 @@ from simcrop_core.train.checkpoint import read_checkpoint
 from simcrop_core.train.finetuning import SegmentationRunConfig
 from simcrop_core.train.launch import restore
 from simcrop_core.train.loop import Training
-from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
 from simcrop_core.train.run import SCANS_NAME, Run
 from simcrop_core.train.schedule import Schedule
@@ -212,13 +211,7 @@ def assemble(
     objective = SegmentationObjective(
         background=config.counts_background, encoder=config.encoder == "tuned"
     )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(objective.trains(name))
-    module = TrainingModule(model, objective, Ranks(), CropBatch).train()
-    if config.run.compile:
-        compile_blocks(module)
-    module = module.to(fabric.device)
-    wrapped = fabric.setup_module(module)
+    module, wrapped = made_ready(config, model, objective, CropBatch, fabric)
     validation = FigureValidation(
         config.run.validate_every,
         lambda training, tell: measure(config, data.held_out or (), training, tell),

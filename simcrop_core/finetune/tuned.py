@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from lightning.fabric import Fabric
 
 from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
-from simcrop_core.model.checkpoint import save_model
+from simcrop_core.model.checkpoint import load_model, save_model
 from simcrop_core.model.config import Provenance
 from simcrop_core.model.simcrop import SimCroP
+from simcrop_core.objectives.base import Objective, Ranks
 from simcrop_core.outputs import whole_file
 from simcrop_core.train.checkpoint import Checkpoint, checkpoints, read_manifest, verify
+from simcrop_core.train.config import LoopConfig
 from simcrop_core.train.events import validation_event
+from simcrop_core.train.launch import Assemble, Outcome, launch
+from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.train.loop import Training
+from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.run import CHECKPOINTS_NAME, Run
-from simcrop_core.train.stopping import until_stopped
+from simcrop_core.train.stopping import StopAskedError, until_stopped
 from simcrop_core.train.validation import Validated, Validation
+from simcrop_core.volume import Note
 
+Result = TypeVar("Result")
 RESULT, MODEL = "result.json", "model"
 
 #: Figures of the model as it is now, by name; told what is done.
@@ -82,6 +90,66 @@ class FigureValidation(Validation):
             if training.curves is not None:
                 training.curves.validation(training.step, {"loss": loss, **figures})
         return Validated(loss, {}, figures)
+
+
+def run_and_test(
+    place: Path,
+    config: LoopConfig,
+    build: Callable[[], SimCroP],
+    assemble: Assemble,
+    test: Callable[[Outcome, Progress], Result],
+    *,
+    resume: bool,
+    stop: Callable[[], bool],
+    tell: Progress,
+) -> Result | Outcome:
+    """Fine-tune in a run's folder, then test what came of it; arguments as of
+    :func:`simcrop_core.train.launch.launch`.
+
+    Returns
+    -------
+    What ``test`` gave, or Outcome of a run that was stopped.
+    """
+    outcome = launch(place, config, build, assemble, resume=resume, stop=stop, tell=tell)
+    if outcome.reason != "finished":
+        return outcome
+    lock = RunLock(place / LOCK_NAME).take()
+    try:
+        return test(outcome, until_stopped(tell, stop))
+    except StopAskedError:
+        return Outcome(outcome.step, "stopped")
+    finally:
+        lock.release()
+
+
+def made_ready(
+    config: LoopConfig,
+    model: SimCroP,
+    objective: Objective,
+    batch: type[Any],
+    fabric: Fabric,
+) -> tuple[TrainingModule, Any]:
+    """The module that is trained, on its device, and what Fabric wraps it in; only what the
+    objective trains has gradients."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(objective.trains(name))
+    module = TrainingModule(model, objective, Ranks(), batch).train()
+    if config.run.compile:
+        compile_blocks(module)
+    module = module.to(fabric.device)
+    return module, fabric.setup_module(module)
+
+
+def origin_notes(source: str | None, *, validated: bool) -> list[Note]:
+    """What a reader of the figures must know of where the weights come from."""
+    notes = []
+    if not load_model(given(source, "model")).config.is_trained:
+        text = "The encoder was not pre-trained: the figures say what a random start gives"
+        notes.append(Note("untrained", text))
+    if not validated:
+        text = "No scan was held out: the weights are those of the last step"
+        notes.append(Note("not-validated", text))
+    return notes
 
 
 def earlier_losses(run: Run | None, state: Checkpoint | None) -> list[float]:

@@ -147,9 +147,11 @@ def main() -> int:
     text = written(facts)
     if arguments.card:
         card = arguments.card.read_text(encoding="utf-8")
-        before, _, rest = card.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        arguments.card.write_text(before + text + after, encoding="utf-8")
+        before, begin, rest = card.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            parser.error(f"{arguments.card} has no place for the figures: {BEGIN} and {END}")
+        arguments.card.write_text(before + BEGIN + text + END + after, encoding="utf-8")
     print(text)
     return 0
 

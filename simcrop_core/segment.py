@@ -124,27 +124,37 @@ def card_path(labels: Path) -> Path:
     Raises
     ------
     SimCroPError
-        The labels' name ends neither in ``.nii.gz`` nor in ``.nii``.
+        The labels' name ends in none of ``.nii.gz``, ``.nii`` and ``.dcm``.
     """
-    for suffix in (".nii.gz", ".nii"):
+    for suffix in (".nii.gz", ".nii", ".dcm"):
         if labels.name.endswith(suffix) and len(labels.name) > len(suffix):
             return labels.with_name(f"{labels.name[: -len(suffix)]}.json")
     raise SimCroPError(
-        "Labels are written as NIfTI.",
+        "Labels are written as NIfTI or DICOM SEG.",
         path=labels,
         code="unknown-suffix",
-        remedy="Let the name end in .nii.gz or .nii.",
+        remedy="Let the name end in .nii.gz, .nii or .dcm.",
     )
 
 
-def write_segmentation(path: str | Path, result: Segmentation) -> None:
-    """Write labels as NIfTI and, beside them, what they are (`Segmentation.to_dict`) as JSON; an
-    earlier pair is replaced once the new one is whole.
+def write_segmentation(
+    path: str | Path,
+    result: Segmentation,
+    source: str | Path | None = None,
+    series: str | None = None,
+) -> None:
+    """Write labels as NIfTI or, by a name in ``.dcm``, as DICOM SEG, and, beside them, what they
+    are (`Segmentation.to_dict`) as JSON; an earlier pair is replaced once the new one is whole.
+
+    Parameters
+    ----------
+    source, series
+        For DICOM SEG: the DICOM folder or file that was segmented, and which series of it.
 
     Raises
     ------
     SimCroPError
-        As `card_path`; or nothing can be written there.
+        As `card_path` and `simcrop_core.io.dicom_seg.write_seg`; or nothing can be written there.
     """
     from simcrop_core.io import write_labels
     from simcrop_core.outputs import whole_file
@@ -153,7 +163,33 @@ def write_segmentation(path: str | Path, result: Segmentation) -> None:
     text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     with whole_file(card_path(path)) as hidden:
         hidden.write_text(text + "\n", encoding="utf-8")
-        write_labels(path, result.labels_XYZ, result.grid)
+        if path.suffix == ".dcm":
+            _write_seg(path, result, source, series)
+        else:
+            write_labels(path, result.labels_XYZ, result.grid)
+
+
+def _write_seg(
+    path: Path, result: Segmentation, source: str | Path | None, series: str | None
+) -> None:
+    from simcrop_core.io.dicom_seg import write_seg
+
+    if source is None:
+        raise SimCroPError(
+            "A DICOM SEG lies on the slices of a DICOM series, and the scan did not come from one.",
+            path=path,
+            code="no-slices",
+            remedy="Write NIfTI (.nii.gz) instead.",
+        )
+    write_seg(
+        path,
+        result.labels_XYZ,
+        result.grid,
+        result.names,
+        source,
+        series=series,
+        model=str(result.model.get("name") or "without a name"),
+    )
 
 
 def segmentation_head(

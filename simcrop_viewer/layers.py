@@ -7,13 +7,14 @@ screen and anterior at the top, in this application and in any napari window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from napari.layers import Image, Vectors
-from napari.utils.colormaps import Colormap, ensure_colormap
+from napari.layers import Image, Labels, Vectors
+from napari.layers._scalar_field import ScalarFieldBase
+from napari.utils.colormaps import Colormap, DirectLabelColormap, ensure_colormap
 from numpy.typing import ArrayLike, NDArray
 
 from simcrop_core.geometry import FloatArray, Grid
@@ -100,6 +101,40 @@ def placed(values_XYZ: NDArray[Any], grid: Grid) -> Placed:
     )
 
 
+def unplaced(layer: ScalarFieldBase) -> tuple[NDArray[Any], Grid]:
+    """A layer's array in this library's axis order, and where it lies; the way back of `placed`.
+
+    A layer in pixels instead of a length is taken to be in millimetres.
+
+    Raises
+    ------
+    ValueError
+        The layer is not one of three dimensions, or they are no lengths.
+    """
+    if layer.ndim != 3 or layer.data.ndim != 3:
+        raise ValueError(f"The layer has {layer.ndim} dimensions, not three.")
+    mm = [_millimetres(unit) for unit in layer.units]
+    # The first voxel's centre, then a step along each of the array's axes X, Y and Z.
+    points = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    world = to_world([np.array(layer.data_to_world(point)) * mm for point in points])
+    affine = np.eye(4)
+    affine[:3, :3] = (world[1:] - world[0]).T
+    affine[:3, 3] = world[0]
+    values = np.asarray(layer.data)
+    z, y, x = values.shape
+    return values.transpose(2, 1, 0), Grid((x, y, z), affine)
+
+
+def _millimetres(unit: Any) -> float:
+    """Of a layer's unit (pint's)."""
+    if str(unit) in ("pixel", "dimensionless", ""):
+        return 1.0
+    try:
+        return float((1 * unit).to("mm").magnitude)
+    except Exception as e:  # pint's error is of a class of its own
+        raise ValueError(f"The layer is measured in {unit}, which is no length.") from e
+
+
 # -- layers ---------------------------------------------------------------------------------------
 
 
@@ -114,6 +149,25 @@ def ct_layer(ct: Placed, window: Window, **more: Any) -> Image:
         blending="opaque",
         multiscale=False,
         **ct.place,
+        **more,
+    )
+
+
+def labels_layer(
+    labels: Placed, name: str, colors: Mapping[int, str], names: Mapping[int, str], **more: Any
+) -> Labels:
+    """A label map; napari says the name of the label under the pointer. Labels that have no
+    colour, such as new ones that are painted, are white."""
+    table: dict[int | None, Any] = {None: "#ffffff", 0: np.zeros(4)}
+    return Labels(
+        labels.data_ZYX,
+        name=name,
+        colormap=DirectLabelColormap(color_dict=table | dict(colors)),
+        features={"index": [0, *names], "name": ["background", *names.values()]},
+        opacity=0.45,
+        rendering="iso_categorical",
+        multiscale=False,
+        **labels.place,
         **more,
     )
 

@@ -1,1 +1,5 @@
-"""The napari plugin. This version has no contributions yet."""
+"""The napari plugin: scans, labels and the sample study in any napari window.
+
+`readers`, `writers`, `sample` and `commands` hold what ``napari.yaml`` names; all they do is ask
+`simcrop_core` and `simcrop_viewer`.
+"""

@@ -141,6 +141,10 @@ def run_segment(arguments: argparse.Namespace) -> int:
             remedy="Name another file with --out.",
         )
     refuse_existing((out, card), overwrite=arguments.overwrite)
+    if out.suffix == ".dcm":
+        from simcrop_core.io.dicom_seg import seg_slices
+
+        seg_slices(arguments.ct, series=arguments.series)
     with progress_bar(arguments) as progress:
         progress("loading the model", 0, 1)
         model = load(arguments)
@@ -155,7 +159,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
         progress("writing", 0, 1)
-        write_segmentation(out, result)
+        write_segmentation(out, result, arguments.ct, arguments.series)
     lines = [f"{volume!r}", *note_lines(result.notes)]
     lines += [f"{ml:10.1f} ml  {name}" for name, ml in result.volume_ml.items()]
     if result.model["segmentation_trained"] == "untrained":

@@ -97,7 +97,8 @@ def _add_segment(commands: Any) -> None:
         later("evidence", "run_segment"),
         "label the structures of a scan",
         description="Label every voxel of a scan with a model that has a segmentation head. "
-        "Writes the labels on the scan's own voxels, and a .json beside them.",
+        "Writes the labels on the scan's own voxels, as NIfTI (.nii.gz) or, for a DICOM series, "
+        "as DICOM SEG (.dcm), and a .json beside them.",
     )
     parser.add_argument("ct", metavar="CT", help="DICOM folder or file, NIfTI, NRRD, MHA, npz")
     parser.add_argument("--out", required=True, metavar="LABELS.nii.gz", help="file for the labels")

@@ -79,6 +79,31 @@ def read_dicom(
     limits = limits or Limits()
     path = Path(path)
     stack, notes = _find(path, series, allow_any_modality, limits)
+    plan = _planned(stack, path, fill_gaps=fill_gaps, allow_any_modality=allow_any_modality)
+    limits.check(plan.grid.shape, 2, path)
+    buffer, found = _Filling(plan, limits).run()
+    notes += [*plan.notes, *_value_notes(stack.frames), *found]
+    return finish(
+        Stored(buffer, plan.grid, tuple(notes)),
+        source=path,
+        format="DICOM",
+        allow_any_modality=allow_any_modality,
+    )
+
+
+def slices_of(path: Path, *, series: str | None = None, limits: Limits | None = None) -> StackPlan:
+    """The slices that `read_dicom` would read, and the grid they make; from the headers alone.
+
+    Raises
+    ------
+    SimCroPError
+        As `read_dicom`, but for what the pixels say.
+    """
+    stack, _ = _find(Path(path), series, False, limits or Limits())
+    return _planned(stack, Path(path), fill_gaps=False, allow_any_modality=False)
+
+
+def _planned(stack: Stack, path: Path, *, fill_gaps: bool, allow_any_modality: bool) -> StackPlan:
     if stack.faulty:
         raise stack.faulty[0].refuse()
     modality = stack.frames[0].modality
@@ -91,16 +116,7 @@ def read_dicom(
         )
     for frame in stack.frames:
         check_format(frame)
-    plan = plan_stack(stack.frames, fill_gaps=fill_gaps, path=path)
-    limits.check(plan.grid.shape, 2, path)
-    buffer, found = _Filling(plan, limits).run()
-    notes += [*plan.notes, *_value_notes(stack.frames), *found]
-    return finish(
-        Stored(buffer, plan.grid, tuple(notes)),
-        source=path,
-        format="DICOM",
-        allow_any_modality=allow_any_modality,
-    )
+    return plan_stack(stack.frames, fill_gaps=fill_gaps, path=path)
 
 
 def list_series(path: Path, *, limits: Limits | None = None) -> tuple[SeriesInfo, ...]:

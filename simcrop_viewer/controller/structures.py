@@ -113,8 +113,8 @@ class StructuresController:
                 self._session.move_to(row.center_mm)
 
     def export(self, path: str | Path) -> Job | None:
-        """Write all labels as NIfTI, and their names and volumes as JSON beside it, as
-        ``simcrop segment`` does."""
+        """Write all labels as NIfTI or DICOM SEG (``.dcm``), and their names and volumes as JSON
+        beside it, as ``simcrop segment`` does."""
         path, found, study = Path(path), self._found, self._session.study
         if found is None or study is None:
             self.refused.emit(
@@ -142,7 +142,7 @@ class StructuresController:
             from simcrop_core.segment import write_segmentation
 
             tell("writing", 0, 1)
-            write_segmentation(path, found)
+            write_segmentation(path, found, source, study.series or None)
             return str(path)
 
         return self._jobs.start(

@@ -38,12 +38,12 @@ def display_of(volume: CTVolume) -> Display:
     (of which a note tells since the scan was read)."""
     if volume.grid.is_axis_aligned:
         return Display(volume.hu_XYZ, volume.grid)
-    grid = _upright(volume.grid)
+    grid = upright(volume.grid)
     shown, _ = resample_linear(volume.hu_XYZ, volume.grid, grid, fill=AIR_HU)
     return Display(shown, grid)
 
 
-def _upright(grid: Grid) -> Grid:
+def upright(grid: Grid) -> Grid:
     """An LPS grid that holds all of ``grid`` at its own spacing, or at a wider one if need be."""
     low, high = grid.bounds_mm()
     world, _ = grid.nearest_axes()

@@ -30,7 +30,7 @@ from simcrop_viewer.view.forms import ModelForm
 
 _SHOWN, _NAME, _VOLUME = range(3)
 _LABEL = int(Qt.ItemDataRole.UserRole)
-_PATTERN = "NIfTI (*.nii.gz *.nii)"
+_PATTERN = "NIfTI (*.nii.gz *.nii);;DICOM SEG (*.dcm)"
 
 
 class StructuresPanel(QWidget):

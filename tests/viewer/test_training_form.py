@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,38 @@ def test_a_run_is_named_by_the_first_free_number(form: TrainingForm, tmp_path: P
     (tmp_path / "smoke-2" / "config.json").touch()
     form.started()
     assert form.name == "smoke-3"
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_told_and_numbering_ends(
+    form: TrainingForm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, looked = os.listdir, []
+
+    def few(place: object) -> list[str]:
+        looked.append(place)
+        assert len(looked) < 100, "numbering does not end"
+        return true(place)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "listdir", few)
+    (tmp_path / "file").touch()
+    form.put_in(tmp_path / "file")
+    assert (form.name, form.name_fault) == ("smoke-1", "This folder cannot be read.")
+    assert not form.is_ready
+
+    def stale(place: object) -> list[str]:
+        looked.append(place)
+        assert len(looked) < 100, "numbering does not end"
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "listdir", stale)
+    form.put_in(tmp_path / "mount")
+    assert (form.name, form.name_fault) == ("smoke-1", "This folder cannot be read.")
+    monkeypatch.setattr(os, "listdir", true)
+    form.looked()
+    assert form.name_fault == ""
+    form.put_in(tmp_path)
+    form.name_it("x" * 300)
+    assert form.name_fault == "A shorter name is needed."
 
 
 # -- runs that go on ------------------------------------------------------------------------------

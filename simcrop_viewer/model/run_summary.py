@@ -149,8 +149,9 @@ def summary_of(folder: Path) -> RunSummary:
         stage=_stage(log.lines) if state in ("running", "stopping", "starting") else "",
         checkpoint=checkpoint,
         error=error,
-        process=_process(holder),
-        is_here=log_is_held(folder / LOG_NAME) or _here(holder),
+        process=process_of(holder),
+        # The system's lock on a log may be seen from other computers: who holds the run tells.
+        is_here=_here(holder) if holder else log_is_held(folder / LOG_NAME),
         trains=trains,
         began=log.began or since or _mtime(folder / CONFIG_NAME),
     )
@@ -240,13 +241,14 @@ def _steps_per_s(steps: Sequence[Event]) -> float | None:
     return (some[-1]["step"] - some[0]["step"]) / seconds if seconds > 0 else None
 
 
-def _process(holder: Mapping[str, Any] | None) -> int | None:
+def process_of(holder: Mapping[str, Any] | None) -> int | None:
+    """The number of the process that holds a run's lock; None where nobody does."""
     number = (holder or {}).get("process")
     return number if isinstance(number, int) and number > 0 else None
 
 
-def _here(holder: Mapping[str, Any] | None) -> bool:
-    return holder is None or holder.get("host") == socket.gethostname()
+def _here(holder: Mapping[str, Any]) -> bool:
+    return bool(holder.get("host") == socket.gethostname())
 
 
 def _number(event: Mapping[str, Any], name: str, default: float | None = None) -> float | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,12 @@ from made_runs import end_event, made_run, recipes, steps
 from made_view import Mailbox, wait
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.train.lock import lock_holder
+from simcrop_core.train.lock import RunLock, lock_holder
 from simcrop_viewer.controller import run_process
 from simcrop_viewer.controller.training import MOST_CHOSEN, TrainingController
 from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.run_log import hold
+from simcrop_viewer.model.run_summary import summary_of
 from simcrop_viewer.model.runs_folder import RunsFolder
 
 STAND_IN = Path(__file__).with_name("stand_in_run.py")
@@ -199,6 +203,43 @@ def test_a_probe_is_stopped_by_a_signal(bench: Bench, place: Path, stand_in: Non
     bench.until(lambda: bench.state("probe-luna16-1") == "stopped")
     assert not bench.training.seen.charts
     assert bench.refused == []
+
+
+def test_a_number_of_a_process_counts_only_where_and_while_it_holds_the_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(run_process.os, "kill", lambda number, _: ended.append(number))
+    folder = place / "probe-1"
+    folder.mkdir()
+    lock = folder / "run.lock"
+    lock.write_text(json.dumps({"host": "elsewhere", "process": 4242, "since": 1.0}))
+    with (folder / "log.txt").open("w") as log:  # as a network's folder shows it everywhere
+        assert hold(log.fileno())
+        there = summary_of(folder)
+        assert (there.state, there.is_here) == ("running", False)
+        with pytest.raises(SimCroPError, match="on the computer where it runs"):
+            run_process.ask_to_stop(there, None)
+    ours = RunLock(lock)
+    lock.unlink()
+    ours.take()
+    mine = summary_of(folder)
+    assert (mine.process, mine.is_here) == (os.getpid(), True)
+    with pytest.raises(SimCroPError, match="Another process"):
+        run_process.ask_to_stop(replace(mine, process=4242), None)
+    # Seen here, and gone on with elsewhere since.
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "third")
+        with pytest.raises(SimCroPError, match="from here"):
+            run_process.ask_to_stop(mine, None)
+    assert ended == []
+    run_process.ask_to_stop(mine, None)
+    assert ended == [os.getpid()]
+    ours.release()
+    run_process.ask_to_stop(mine, None)  # it has ended meanwhile
+    assert ended == [os.getpid()]
+    with pytest.raises(SimCroPError, match="not begun yet"):
+        run_process.ask_to_stop(replace(mine, process=None), None)
 
 
 def test_two_runs_in_one_folder_are_refused(

@@ -11,6 +11,7 @@ from pathlib import Path
 from simcrop_core.train.events import EVENTS_NAME, LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME
 from simcrop_viewer.model.event_tail import last_bytes
+from simcrop_viewer.model.model_title import step_of
 from simcrop_viewer.model.run_charts import Chart, RunCurves, charts_of
 from simcrop_viewer.model.run_result import differences, result_lines
 from simcrop_viewer.model.run_summary import (
@@ -125,10 +126,10 @@ def previews_of(folder: Path) -> tuple[tuple[int, tuple[Path, ...]], ...]:
     found = []
     with suppress(OSError):
         for step in (folder / "previews").iterdir():
-            number = step.name.removeprefix("step-")
+            number = step_of(step)
             pictures = sorted(step.glob("[!.]*.png"))
-            if number.isdigit() and pictures:
-                found.append((int(number), tuple(pictures)))
+            if number is not None and pictures:
+                found.append((number, tuple(pictures)))
     return tuple(sorted(found))
 
 

@@ -26,8 +26,9 @@ Tell = Callable[[str, int, int], None]
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """The program that runs ``simcrop-train`` with this Python."""
-    return [sys.executable, "-m", "simcrop_training", *words]
+    """The program that runs ``simcrop-train`` with this Python, and nothing of the present
+    folder (``-P``), where a file may be called as a module is."""
+    return [sys.executable, "-P", "-m", "simcrop_training", *words]
 
 
 def ask(words: Sequence[str], tell: Tell) -> Mapping[str, Any]:

@@ -231,7 +231,7 @@ class TrainingForm:
         for path, typed in self._typed.items():
             setting = self._setting(path)
             try:
-                value = typed if setting is None else setting.value(typed)
+                value = typed if setting is None else setting.settled(setting.value(typed))
             except ValueError:
                 continue
             found.append((path, value))

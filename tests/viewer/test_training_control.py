@@ -20,6 +20,7 @@ from made_view import Mailbox, wait
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.lock import RunLock, lock_holder
+from simcrop_core.train.supervisor import python_command
 from simcrop_viewer.controller import run_process
 from simcrop_viewer.controller.training import MOST_CHOSEN, TrainingController
 from simcrop_viewer.model.jobs import Jobs
@@ -278,6 +279,20 @@ def test_the_command_is_asked_for_recipes_and_for_what_is_wrong(bench: Bench) ->
     assert not form.is_ready
     assert training.start() is None
     assert bench.refused == []
+
+
+def test_a_file_in_the_present_folder_is_not_run_for_a_module(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("csv", "torch", "simcrop_training"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else is run')")
+    monkeypatch.chdir(tmp_path)
+    bench.training.ask_for_recipes()
+    bench.wait()
+    assert bench.refused == []
+    assert bench.training.form.recipes
+    ranks = python_command("simcrop_training", ["recipes"])
+    assert subprocess.run(ranks, capture_output=True, check=False).returncode == 0
 
 
 def test_a_command_without_an_answer_is_told_in_a_sentence(

@@ -157,6 +157,33 @@ def test_only_what_is_changed_is_in_the_command(form: TrainingForm, tmp_path: Pa
     assert form.changes == []
 
 
+def test_folders_that_are_typed_mean_the_same_from_everywhere(
+    form: TrainingForm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("mine", "minilm", "bert"):
+        (tmp_path / name).mkdir()
+
+    def said(path: str, text: str) -> str:
+        form.type(setting(form, path), text)
+        (found,) = [c for c in form.changes if c.startswith(f"{path}=")]
+        return found.removeprefix(f"{path}=")
+
+    assert said("data.store", "store/a") == f"{tmp_path}/store/a"
+    assert said("data.store", "~/store") == f"{tmp_path}/home/store"
+    assert said("data.store", "/a/b") == "/a/b"
+    assert said("model.folder", "mine") == f"{tmp_path}/mine"
+    assert said("model.folder", "./later") == f"{tmp_path}/later"
+    assert said("model.folder", "starter") == "starter"  # a name
+    assert said("model.text_encoder", "minilm") == "minilm"
+    assert said("model.text_encoder", "org/encoder") == "org/encoder"
+    assert said("model.text_encoder", "bert") == f"{tmp_path}/bert"
+    form.choose("probe-luna16")
+    assert said("data.root", "luna") == f"{tmp_path}/luna"
+    assert said("protocol", "released") == "released"
+
+
 def test_a_field_alone_is_judged_at_once_and_fields_together_by_the_command(
     form: TrainingForm,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from simcrop_core.train.events import EVENTS_NAME, LOG_NAME
@@ -55,6 +55,11 @@ class Seen:
     previews: tuple[tuple[int, tuple[Path, ...]], ...] = ()
     result: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+
+    def with_started(self, folder: Path) -> Seen:
+        """The same, but for a run that was started since."""
+        rows = (replace(r, state="starting") if r.folder == folder else r for r in self.rows)
+        return replace(self, rows=tuple(rows))
 
 
 @dataclass(slots=True)

@@ -86,12 +86,14 @@ class RunsView(QWidget):
         self.smoothing.setValue(50)
         training.looked.connect(self.tell)
         training.chosen_changed.connect(self.tell)
+        training.starting_changed.connect(self.tell)
         self.tell()
 
     def disconnect_all(self) -> None:
         """Let go of the controller."""
         self._training.looked.disconnect(self.tell)
         self._training.chosen_changed.disconnect(self.tell)
+        self._training.starting_changed.disconnect(self.tell)
 
     def _lay_out(self) -> None:
         self.smoothing.setRange(0, 95)
@@ -185,7 +187,8 @@ class RunsView(QWidget):
         self.error.setVisible(bool(self.error.text()))
         self.stop.setEnabled(row is not None and row.state in ("starting", "running"))
         self.stop.setText("Stopping ..." if row is not None and row.state == "stopping" else "Stop")
-        self.resume.setEnabled(row is not None and row.can_resume)
+        may_resume = row is not None and row.can_resume and not self._training.is_starting
+        self.resume.setEnabled(may_resume)
         self.open.setEnabled(row is not None and row.checkpoint is not None)
         self.open.setToolTip(
             "None is saved yet"

@@ -243,6 +243,51 @@ def test_a_number_of_a_process_counts_only_where_and_while_it_holds_the_run(
         run_process.ask_to_stop(replace(mine, process=None), None)
 
 
+def test_one_run_is_started_at_a_time_and_stopping_waits_for_none(
+    bench: Bench, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simcrop_viewer.controller import training as module
+
+    begun: list[Path] = []
+    stopped: list[str] = []
+    go = threading.Event()
+
+    def start(folder: Path, words: object, tell: object) -> subprocess.Popen[bytes]:
+        begun.append(folder)
+        assert go.wait(30)
+        if len(begun) == 1:
+            raise SimCroPError("No", code="x", remedy="Try again")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(module, "start", start)
+    monkeypatch.setattr(module, "ask_to_stop", lambda run, _: stopped.append(run.name))
+    past = made_run(place / "past", *steps(1, 3), end_event(3, "stopped"))
+    monkeypatch.setattr(bench.training, "_words_again", lambda *_: [])
+    bench.training.form.offer(recipes())
+    bench.training.choose([past])
+    bench.until(lambda: bench.state("past") == "stopped")
+    (past_row,) = bench.training.seen.rows
+    told: list[bool] = []
+    bench.training.starting_changed.connect(lambda: told.append(bench.training.is_starting))
+
+    assert bench.training.start() is not None
+    assert bench.training.start() is None
+    assert bench.training.resume(past) is None
+    bench.training.stop(past_row)
+    bench.until(lambda: stopped == ["past"], 20)  # though the start is not decided
+    assert told == [True]
+    go.set()
+    bench.wait()
+    assert told == [True, False]  # a refusal lets the next one
+    assert bench.training.resume(past) is not None
+    assert bench.training.start() is None
+    monkeypatch.setattr(bench.training, "look", lambda: None)  # before anybody looks again:
+    bench.wait()
+    assert begun == [place / "smoke-1", past]
+    assert not bench.training.row(past).can_resume
+    assert told == [True, False, True, False]
+
+
 def test_two_runs_in_one_folder_are_refused(
     started: Bench, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

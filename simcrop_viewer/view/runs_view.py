@@ -177,7 +177,9 @@ class RunsView(QWidget):
 
     def tell(self) -> None:
         """Show what the last look found."""
-        seen, chosen = self._training.seen, self._training.chosen
+        chosen = self._training.chosen
+        is_of_them = self._training.seen.chosen == chosen
+        seen = self._training.seen.of(chosen)
         colors = dict(zip(chosen, COLORS, strict=False))
         self._tell_table(seen.rows, colors)
         self.where.setText(str(self._training.place.folder))
@@ -196,7 +198,7 @@ class RunsView(QWidget):
             else f"{row.checkpoint}\nas the model of the Encode tab"
         )
         self.curves.show_charts(seen.charts, colors)
-        self.nothing.setText(self._no_curves(row) if not seen.charts else "")
+        self.nothing.setText(self._no_curves(row) if is_of_them and not seen.charts else "")
         self.nothing.setVisible(bool(self.nothing.text()))
         _tell_lines(self.log, seen.log, follow=True)
         self.previews.show_pictures(seen.previews)
@@ -207,6 +209,8 @@ class RunsView(QWidget):
             (self.result, seen.result),
             (self.differences, seen.differences),
         ):
+            if not is_of_them:  # whoever looks at one page of run after run is left there
+                continue
             place = self.tabs.indexOf(part)
             if self.tabs.isTabVisible(place) != bool(there):
                 self.tabs.setTabVisible(place, bool(there))

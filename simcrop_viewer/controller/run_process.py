@@ -18,6 +18,7 @@ from simcrop_core.train.events import LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME, lock_holder
 from simcrop_viewer.model.run_log import heading, hold, log_is_held
 from simcrop_viewer.model.run_summary import RunSummary, process_of
+from simcrop_viewer.model.runs_folder import refuse_no_text
 
 _POLL_S = 0.1
 #: Children of a run that was killed notice within this time.
@@ -81,8 +82,9 @@ def start(folder: Path, words: Sequence[str], tell: Tell) -> subprocess.Popen[by
     Raises
     ------
     SimCroPError
-        The folder cannot be written, or a process is at work there.
+        The folder cannot be written or its name is no text, or a process is at work there.
     """
+    refuse_no_text(folder, words)
     path = folder / LOG_NAME
     end = time.monotonic() + _PATIENCE_S
     while log_is_held(path):

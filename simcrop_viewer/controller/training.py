@@ -197,6 +197,13 @@ class TrainingController:
             remedy="Go on with it in a terminal: the command that started it, with --resume.",
         )
 
+    def move_to(self, folder: str) -> None:
+        """Keep runs in another folder, and look for them there; a refusal is told."""
+        try:
+            self.place.move_to(folder)
+        except SimCroPError as e:
+            self.refused.emit(e)
+
     # -- looking --------------------------------------------------------------------------------
 
     def choose(self, folders: Sequence[Path]) -> None:

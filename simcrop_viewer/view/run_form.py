@@ -237,7 +237,7 @@ class RunForm(QWidget):
         now = self._training.place.folder
         folder = QFileDialog.getExistingDirectory(self, "Folder of runs", str(now))
         if folder:
-            self._training.place.move_to(folder)
+            self._training.move_to(folder)
 
     def _copy(self) -> None:
         clipboard = QApplication.clipboard()

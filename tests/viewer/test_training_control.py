@@ -305,6 +305,24 @@ def test_a_folder_that_cannot_be_written_is_told(bench: Bench, place: Path) -> N
         run_process.start(place / "file" / "run", ["run"], lambda *_: None)
 
 
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_made(
+    bench: Bench, place: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    kept = tmp_path / "training.json"
+    bench.training.place._path = kept
+    bench.training.move_to(str(odd))
+    assert [e.code for e in bench.refused] == ["folder-name"]
+    assert bench.refused[0].problem == "The name of this folder cannot be read as text (UTF-8)."
+    assert bench.training.place.folder == place
+    assert not kept.exists()
+    for folder, words in ((odd / "run", ["run"]), (place / "run", ["--set", f"data.store={odd}"])):
+        with pytest.raises(SimCroPError, match="cannot be read as text"):
+            run_process.start(folder, words, lambda *_: None)
+        assert not folder.exists()
+
+
 def test_the_command_is_asked_for_recipes_and_for_what_is_wrong(bench: Bench) -> None:
     training = bench.training
     training.ask_for_recipes()

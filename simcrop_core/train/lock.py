@@ -119,7 +119,7 @@ def _refusal(path: Path, holder: dict[str, Any] | None) -> SimCroPError:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return holder if isinstance(holder, dict) else None
 

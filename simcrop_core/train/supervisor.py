@@ -125,5 +125,5 @@ def _signal_name(number: int) -> str:
 
 
 def python_command(module: str, arguments: Sequence[str]) -> list[str]:
-    """The command that runs a module with this Python."""
-    return [sys.executable, "-m", module, *arguments]
+    """The command that runs a module with this Python, and nothing of the present folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import Any
 
 from simcrop_core.errors import SimCroPError
 from simcrop_core.train.events import LOG_NAME
+from simcrop_core.train.lock import LOCK_NAME, lock_holder
 from simcrop_viewer.model.run_log import heading, hold, log_is_held
-from simcrop_viewer.model.run_summary import RunSummary
+from simcrop_viewer.model.run_summary import RunSummary, process_of
+from simcrop_viewer.model.runs_folder import refuse_no_text
 
 _POLL_S = 0.1
 #: Children of a run that was killed notice within this time.
@@ -24,8 +27,9 @@ Tell = Callable[[str, int, int], None]
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """The program that runs ``simcrop-train`` with this Python."""
-    return [sys.executable, "-m", "simcrop_training", *words]
+    """The program that runs ``simcrop-train`` with this Python, and nothing of the present
+    folder (``-P``), where a file may be called as a module is."""
+    return [sys.executable, "-P", "-m", "simcrop_training", *words]
 
 
 def ask(words: Sequence[str], tell: Tell) -> Mapping[str, Any]:
@@ -78,8 +82,9 @@ def start(folder: Path, words: Sequence[str], tell: Tell) -> subprocess.Popen[by
     Raises
     ------
     SimCroPError
-        The folder cannot be written, or a process is at work there.
+        The folder cannot be written or its name is no text, or a process is at work there.
     """
+    refuse_no_text(folder, words)
     path = folder / LOG_NAME
     end = time.monotonic() + _PATIENCE_S
     while log_is_held(path):
@@ -138,19 +143,11 @@ def ask_to_stop(run: RunSummary, process: subprocess.Popen[bytes] | None) -> Non
 
     if run.trains and request_stop(run.folder):
         return
-    number = run.process or (process.pid if process is not None else None)
     if process is not None and process.poll() is not None:
         return  # it has ended meanwhile
-    if number is None or not run.is_here:
-        raise SimCroPError(
-            "The run cannot be asked to stop from here"
-            if number is not None
-            else "The run has not begun yet",
-            code="not-here",
-            remedy="Stop it on the computer where it runs."
-            if number is not None
-            else "Try again in a moment.",
-        )
+    number = _number_to_end(run, process)
+    if number is None:
+        return
     try:
         os.kill(number, signal.SIGTERM)
     except ProcessLookupError:
@@ -161,6 +158,32 @@ def ask_to_stop(run: RunSummary, process: subprocess.Popen[bytes] | None) -> Non
             code="not-here",
             remedy="Stop it where it was started.",
         ) from e
+
+
+def _number_to_end(run: RunSummary, process: subprocess.Popen[bytes] | None) -> int | None:
+    """The number of a run's process, as its lock tells it now; None where it has ended.
+
+    A number says nothing on another computer, and after its process's end it may be another's.
+    """
+    holder = lock_holder(run.folder / LOCK_NAME)
+    if holder is None:
+        if process is not None:
+            return process.pid
+        if run.process is not None:
+            return None
+        raise _out_of_reach("The run has not begun yet", "Try again in a moment.")
+    if holder.get("host") != socket.gethostname():
+        raise _out_of_reach(
+            "The run cannot be asked to stop from here", "Stop it on the computer where it runs."
+        )
+    number = process_of(holder)
+    if number is None or run.process not in (None, number):
+        raise _out_of_reach("Another process has taken the run over", "Try again in a moment.")
+    return number
+
+
+def _out_of_reach(problem: str, remedy: str) -> SimCroPError:
+    return SimCroPError(problem, code="not-here", remedy=remedy)
 
 
 def _busy(folder: Path) -> SimCroPError:

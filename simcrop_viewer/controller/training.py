@@ -20,7 +20,7 @@ from simcrop_viewer.model.run_watch import RunWatch, Seen
 from simcrop_viewer.model.runs_folder import RunsFolder
 from simcrop_viewer.model.training_form import TrainingForm
 
-_LANE, _WATCH = "training", "training-watch"
+_LANE, _WATCH, _STOP = "training", "training-watch", "training-stop"
 #: Runs whose curves are shown at once.
 MOST_CHOSEN = 6
 
@@ -46,6 +46,7 @@ class TrainingController:
     recipes_changed = Signal()
     looked = Signal()
     chosen_changed = Signal()
+    starting_changed = Signal()
     started = Signal(Path)
     refused = Signal(SimCroPError)
 
@@ -60,6 +61,7 @@ class TrainingController:
         self._processes: dict[Path, subprocess.Popen[bytes]] = {}
         self._asking: Job | None = None
         self._judging: Job | None = None
+        self._beginning: Job | None = None
         self._looking = False
         self._trouble = ""
         self.place.changed.connect(self._moved)
@@ -115,16 +117,23 @@ class TrainingController:
 
     # -- runs -----------------------------------------------------------------------------------
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether a run is being started or gone on with, so that no other can be."""
+        return self._beginning is not None and not self._beginning.wanted.is_set()
+
     def start(self) -> Job | None:
-        """Start the run of the form."""
+        """Start the run of the form, unless one is being started."""
         form = self.form
-        if not form.is_ready:
+        if not form.is_ready or self.is_starting:
             return None
         folder, words = form.folder, form.words
         return self._starting("Start the run", folder, lambda tell: start(folder, words, tell))
 
-    def resume(self, folder: Path) -> Job:
-        """Go on with a run, with the settings it was started with."""
+    def resume(self, folder: Path) -> Job | None:
+        """Go on with a run, with the settings it was started with, unless one is being started."""
+        if self.is_starting:
+            return None
 
         def work(tell: Tell) -> subprocess.Popen[bytes]:
             return start(folder, self._words_again(folder, tell), tell)
@@ -138,7 +147,7 @@ class TrainingController:
             "Ask the run to stop",
             lambda tell: ask_to_stop(run, process),
             lambda _: self.look(),
-            lane=_LANE,
+            lane=_STOP,
             failed=self.refused.emit,
             quiet=True,
         )
@@ -148,12 +157,26 @@ class TrainingController:
     ) -> Job:
         def take(process: subprocess.Popen[bytes]) -> None:
             self._processes[folder] = process
+            # What was seen last is over: until the next look, it is not to be gone on with again.
+            self.seen = self.seen.with_started(folder)
+            over()
             self.form.started()
             self.choose([folder])
             self.started.emit(folder)
             self.look()
 
-        return self._jobs.start(title, work, take, lane=_LANE, failed=self.refused.emit, quiet=True)
+        def fail(error: SimCroPError) -> None:
+            over()
+            self.refused.emit(error)
+
+        def over() -> None:
+            self._beginning = None
+            self.starting_changed.emit()
+
+        job = self._jobs.start(title, work, take, lane=_LANE, failed=fail, quiet=True)
+        self._beginning = job
+        self.starting_changed.emit()
+        return job
 
     def _words_again(self, folder: Path, tell: Tell) -> list[str]:
         """How to go on with a run: by the command in its log, or by its configuration."""
@@ -173,6 +196,13 @@ class TrainingController:
             code="no-recipe",
             remedy="Go on with it in a terminal: the command that started it, with --resume.",
         )
+
+    def move_to(self, folder: str) -> None:
+        """Keep runs in another folder, and look for them there; a refusal is told."""
+        try:
+            self.place.move_to(folder)
+        except SimCroPError as e:
+            self.refused.emit(e)
 
     # -- looking --------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ def events_in(text: bytes) -> list[Event]:
     for line in text.decode("utf-8", "replace").split("\n"):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             found.append(event)

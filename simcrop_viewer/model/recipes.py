@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _NONE = "None: "
+_OR_NAME = re.compile(r"\bby folder or name\b|\bhub id\b")
 _PRESET = "None: as in the preset."
 
 
@@ -58,6 +62,24 @@ class Setting:
         return self.kind == "string" and (
             "folder" in self.text.lower() or self.path.endswith("folder")
         )
+
+    def settled(self, value: Any) -> Any:
+        """A value that means the same wherever the run goes on: folders from the root.
+
+        Where a name may be given too, only what is surely a folder is taken for one.
+        """
+        if not self.is_folder or not isinstance(value, str) or not value:
+            return value
+        path = Path(value)
+        with suppress(RuntimeError):  # nobody's home
+            path = path.expanduser()
+        if _OR_NAME.search(self.text) and value[0] not in ".~":
+            try:
+                if value in self.text.replace(",", "").split() or not path.is_dir():
+                    return value
+            except OSError:
+                return value
+        return str(path.absolute())
 
     @property
     def when_none(self) -> str:

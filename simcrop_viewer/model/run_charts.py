@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from simcrop_viewer.model.event_tail import Event, EventTail
 Kind = Literal["training", "validation", "reference"]
 #: Points of a curve that are drawn at most; of more, each stands for several.
 MOST_POINTS = 400
+#: Steps beyond are no steps; figures hold all below exactly.
+_MOST_STEPS = 1 << 53
 _TITLES = {"samples_per_s": "studies/s", "lr": "learning rate"}
 #: Charts of how fast a run goes, after those of what it learns.
 SPEEDS = ("studies/s", "learning rate")
@@ -93,7 +96,7 @@ class RunCurves:
 
     def _take(self, event: Event) -> None:
         step = event.get("step")
-        if not isinstance(step, int):
+        if not isinstance(step, int) or not 0 <= step < _MOST_STEPS:
             return
         if event["event"] == "step":
             for name in ("loss", "lr", "samples_per_s"):
@@ -112,10 +115,13 @@ class RunCurves:
             self._put(title.replace("_", " "), which, step, value)
 
     def _put(self, title: str, kind: Kind, step: int, value: Any) -> None:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            series = self._series.setdefault((title, kind), _Series())
-            series.steps.append(step)
-            series.values.append(value)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return
+        with suppress(OverflowError):  # a whole number may have hundreds of digits
+            if math.isfinite(value):
+                series = self._series.setdefault((title, kind), _Series())
+                series.steps.append(step)
+                series.values.append(value)
 
 
 def charts_of(runs: Sequence[RunCurves]) -> tuple[Chart, ...]:

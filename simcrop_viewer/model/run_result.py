@@ -12,6 +12,8 @@ from simcrop_viewer.model.run_summary import config_of
 
 _MOST_BYTES = 1 << 22
 _MOST_LINES = 60
+#: What comes of nonsense: no text or number, nested without end, numbers of hundreds of digits.
+_DAMAGED = (ValueError, RecursionError, OverflowError)
 #: Beside the figures, only what says what they are of.
 _SAID = ("task", "protocol", "fraction", "steps", "paper_percent")
 
@@ -22,10 +24,12 @@ def result_lines(path: Path) -> tuple[str, ...]:
         if path.stat().st_size > _MOST_BYTES:
             return ()
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _lines(data) if isinstance(data, Mapping) else ()
+    except (OSError, *_DAMAGED):
         return ()
-    if not isinstance(data, Mapping):
-        return ()
+
+
+def _lines(data: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [f"{name.replace('_', ' ')}: {data[name]}" for name in _SAID if name in data]
     for part in ("test", "external"):
         lines += _figures(part, data.get(part))
@@ -74,7 +78,7 @@ def _figure(value: Any) -> str:
 
 def differences(folders: Sequence[Path]) -> tuple[str, ...]:
     """The settings in which runs differ, with the value of each run in their order."""
-    trees = [leaves(config_of(folder)[0]) for folder in folders]
+    trees = [_settings_of(folder) for folder in folders]
     lines = []
     for path in dict.fromkeys(path for tree in trees for path in tree):
         values = [tree.get(path) for tree in trees]
@@ -84,6 +88,13 @@ def differences(folders: Sequence[Path]) -> tuple[str, ...]:
         return ()
     names = " | ".join(folder.name for folder in folders)
     return (names, "", *(lines or ["Their settings are the same."]))
+
+
+def _settings_of(folder: Path) -> Mapping[str, Any]:
+    try:
+        return leaves(config_of(folder)[0])
+    except RecursionError:
+        return {}
 
 
 def _shown(value: Any) -> str:

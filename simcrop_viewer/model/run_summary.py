@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from simcrop_core.train.events import EVENTS_NAME, LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME, lock_holder
 from simcrop_viewer.model.event_tail import Event, last_bytes, last_events
-from simcrop_viewer.model.model_title import CHECKPOINTS_NAME, MODEL_NAME
+from simcrop_viewer.model.model_title import CHECKPOINTS_NAME, MODEL_NAME, step_of
 from simcrop_viewer.model.run_log import log_is_held, section_of
 
 State = Literal["starting", "running", "stopping", "finished", "stopped", "failed", "killed"]
 CONFIG_NAME, RESULT_NAME, STOP_NAME = "config.json", "result.json", "stop"
 _RATE_OVER = 100
-_PROGRESS = re.compile(r"^(.*): (\d+) of (\d+)$")
+_PROGRESS = re.compile(r"^(.*): ([0-9]{1,18}) of ([0-9]{1,18})$")
 _OURS = "simcrop-train: "
 
 
@@ -108,7 +109,7 @@ def runs_in(place: Path) -> list[Path]:
 def config_of(folder: Path) -> tuple[Mapping[str, Any], bool]:
     """What was asked for, as plain data, and whether it is a training run's, which names its
     format; empty where none is there or it is damaged."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         if isinstance(data, dict):
             inner = data.get("config", data)
@@ -119,6 +120,13 @@ def config_of(folder: Path) -> tuple[Mapping[str, Any], bool]:
 
 def summary_of(folder: Path) -> RunSummary:
     """How the run in a folder stands; never fails, whatever is in it."""
+    try:
+        return _summary(folder)
+    except Exception:  # one folder must not hide all others
+        return RunSummary(folder, "", "failed", error="This folder cannot be read.")
+
+
+def _summary(folder: Path) -> RunSummary:
     config, trains = config_of(folder)
     events = last_events(folder / EVENTS_NAME)
     log = section_of(last_bytes(folder / LOG_NAME).decode("utf-8", "replace"))
@@ -134,7 +142,7 @@ def summary_of(folder: Path) -> RunSummary:
     rate = _steps_per_s([event for event in steps if (_number(event, "time") or 0) >= since])
     left = None
     if alive and rate and total and step is not None:
-        left = max(0.0, (total - step) / rate)
+        left = _number({"left": max(0.0, (total - step) / rate)}, "left")
     validation = next((e for e in reversed(events) if e["event"] == "validation"), {})
     return RunSummary(
         folder=folder,
@@ -149,8 +157,9 @@ def summary_of(folder: Path) -> RunSummary:
         stage=_stage(log.lines) if state in ("running", "stopping", "starting") else "",
         checkpoint=checkpoint,
         error=error,
-        process=_process(holder),
-        is_here=log_is_held(folder / LOG_NAME) or _here(holder),
+        process=process_of(holder),
+        # The system's lock on a log may be seen from other computers: who holds the run tells.
+        is_here=_here(holder) if holder else log_is_held(folder / LOG_NAME),
         trains=trains,
         began=log.began or since or _mtime(folder / CONFIG_NAME),
     )
@@ -191,11 +200,9 @@ def _last_word(lines: Sequence[str]) -> str:
 
 
 def _step(newest: Event, checkpoint: Path | None) -> int | None:
-    saved = None
-    if checkpoint is not None and checkpoint.name.startswith("step-"):
-        saved = int(checkpoint.name.removeprefix("step-"))
+    saved = None if checkpoint is None else step_of(checkpoint)
     told = newest.get("step")
-    found = [number for number in (told, saved) if isinstance(number, int)]
+    found = [number for number in (told, saved) if _is_count(number)]
     return max(found) if found else None
 
 
@@ -204,17 +211,16 @@ def newest_model(folder: Path) -> Path | None:
     model = folder / MODEL_NAME
     if (folder / RESULT_NAME).is_file() and (model / CONFIG_NAME).is_file():
         return model
-    saved = [p for p in (folder / CHECKPOINTS_NAME).glob("step-*") if p.name[5:].isdigit()]
-    if saved:
-        return max(saved, key=lambda path: int(path.name[5:]))
-    return None
+    found = ((step_of(path), path) for path in (folder / CHECKPOINTS_NAME).glob("step-*"))
+    saved = [(step, path) for step, path in found if step is not None]
+    return max(saved)[1] if saved else None
 
 
 def _total(config: Mapping[str, Any], lines: Sequence[str]) -> int | None:
     """How many steps there are to be: as asked for, or as the log says of a run by epochs."""
     run = config.get("run")
     asked = run.get("steps") if isinstance(run, Mapping) else None
-    if isinstance(asked, int):
+    if _is_count(asked):
         return asked
     for line in reversed(lines):
         match = _PROGRESS.match(line)
@@ -233,25 +239,34 @@ def _stage(lines: Sequence[str]) -> str:
 
 def _steps_per_s(steps: Sequence[Event]) -> float | None:
     """The pace of the last steps, with what lies between them."""
-    some = [event for event in steps[-_RATE_OVER:] if isinstance(event.get("step"), int)]
+    some = [event for event in steps[-_RATE_OVER:] if _is_count(event.get("step"))]
     if len(some) < 2:
         return None
     seconds = (_number(some[-1], "time", 0.0) or 0.0) - (_number(some[0], "time", 0.0) or 0.0)
     return (some[-1]["step"] - some[0]["step"]) / seconds if seconds > 0 else None
 
 
-def _process(holder: Mapping[str, Any] | None) -> int | None:
+def process_of(holder: Mapping[str, Any] | None) -> int | None:
+    """The number of the process that holds a run's lock; None where nobody does."""
     number = (holder or {}).get("process")
     return number if isinstance(number, int) and number > 0 else None
 
 
-def _here(holder: Mapping[str, Any] | None) -> bool:
-    return holder is None or holder.get("host") == socket.gethostname()
+def _here(holder: Mapping[str, Any]) -> bool:
+    return bool(holder.get("host") == socket.gethostname())
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether it can be a number of steps; nonsense may have hundreds of digits."""
+    return isinstance(value, int) and 0 <= value < 1 << 53
 
 
 def _number(event: Mapping[str, Any], name: str, default: float | None = None) -> float | None:
     value = event.get(name)
-    return float(value) if isinstance(value, int | float) else default
+    with suppress(OverflowError):  # a whole number may have hundreds of digits
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return default
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -297,4 +312,6 @@ def duration(seconds: float) -> str:
 
 def when(began: float) -> str:
     """A time of day and its date, in this place's time."""
-    return f"{datetime.fromtimestamp(began, UTC).astimezone():%Y-%m-%d %H:%M}" if began else ""
+    with suppress(ValueError, OverflowError, OSError):  # no time that there is
+        return f"{datetime.fromtimestamp(began, UTC).astimezone():%Y-%m-%d %H:%M}" if began else ""
+    return ""

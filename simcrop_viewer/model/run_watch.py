@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from simcrop_core.train.events import EVENTS_NAME, LOG_NAME
 from simcrop_core.train.lock import LOCK_NAME
 from simcrop_viewer.model.event_tail import last_bytes
+from simcrop_viewer.model.model_title import step_of
 from simcrop_viewer.model.run_charts import Chart, RunCurves, charts_of
 from simcrop_viewer.model.run_result import differences, result_lines
 from simcrop_viewer.model.run_summary import (
@@ -46,6 +47,8 @@ class Seen:
         What it found, in lines, where it is a run that has a result.
     differences
         The settings in which several chosen runs differ.
+    chosen
+        The runs that all but the rows are of.
     """
 
     rows: tuple[RunSummary, ...] = ()
@@ -54,6 +57,28 @@ class Seen:
     previews: tuple[tuple[int, tuple[Path, ...]], ...] = ()
     result: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    chosen: tuple[Path, ...] = ()
+
+    def with_started(self, folder: Path) -> Seen:
+        """The same, but for a run that was started since."""
+        rows = (replace(r, state="starting") if r.folder == folder else r for r in self.rows)
+        return replace(self, rows=tuple(rows))
+
+    def of(self, chosen: Sequence[Path]) -> Seen:
+        """Only what is of these runs; of a run that is newly chosen nothing is seen yet."""
+        chosen = tuple(chosen)
+        if chosen == self.chosen:
+            return self
+        kept = replace(self, charts=_only(self.charts, chosen), differences=(), chosen=chosen)
+        if chosen[:1] == self.chosen[:1]:
+            return kept
+        return replace(kept, log=(), previews=(), result=())
+
+
+def _only(charts: Sequence[Chart], runs: Sequence[Path]) -> tuple[Chart, ...]:
+    """The curves of some runs, of those that there are."""
+    kept = [(c.title, tuple(line for line in c.lines if line.run in runs)) for c in charts]
+    return tuple(Chart(title, lines) for title, lines in kept if lines)
 
 
 @dataclass(slots=True)
@@ -80,6 +105,7 @@ class RunWatch:
             () if first is None else previews_of(first),
             () if first is None else self._result_of(first),
             self._differences_of(chosen),
+            tuple(chosen),
         )
 
     def _row(self, folder: Path) -> RunSummary:
@@ -125,10 +151,10 @@ def previews_of(folder: Path) -> tuple[tuple[int, tuple[Path, ...]], ...]:
     found = []
     with suppress(OSError):
         for step in (folder / "previews").iterdir():
-            number = step.name.removeprefix("step-")
+            number = step_of(step)
             pictures = sorted(step.glob("[!.]*.png"))
-            if number.isdigit() and pictures:
-                found.append((int(number), tuple(pictures)))
+            if number is not None and pictures:
+                found.append((number, tuple(pictures)))
     return tuple(sorted(found))
 
 

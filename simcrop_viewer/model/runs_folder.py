@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,8 +41,16 @@ class RunsFolder:
         self.folder = self._read() or (path.parent if path else usual_place()) / "runs"
 
     def move_to(self, folder: str | os.PathLike[str]) -> None:
-        """Look into another folder from now on."""
-        self.folder = Path(folder).expanduser().absolute()
+        """Look into another folder from now on.
+
+        Raises
+        ------
+        SimCroPError
+            ``folder-name``: its name is no text.
+        """
+        there = Path(folder).expanduser().absolute()
+        refuse_no_text(there)
+        self.folder = there
         if self._path is not None:
             text = _File(runs=str(self.folder)).model_dump_json(indent=1)
             with suppress(SimCroPError), whole_file(self._path) as hidden:
@@ -56,3 +65,23 @@ class RunsFolder:
             if self._path.stat().st_size <= _MOST_BYTES:
                 return Path(_File.model_validate_json(self._path.read_bytes()).runs)
         return None
+
+
+def refuse_no_text(folder: Path, words: Sequence[str] = ()) -> None:
+    """Refuse a folder, or words of a command, that cannot be written down as UTF-8.
+
+    Raises
+    ------
+    SimCroPError
+        ``folder-name``.
+    """
+    for text in (str(folder), *words):
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise SimCroPError(
+                "The name of this folder cannot be read as text (UTF-8)",
+                code="folder-name",
+                remedy="Rename it, or choose another one.",
+                path=text,
+            ) from e

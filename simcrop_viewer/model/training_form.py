@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +157,7 @@ class TrainingForm:
         """Name the run by its recipe and the first free number, unless a person named it."""
         if self._recipe is None or self._named:
             return
-        number = 1
-        while is_taken(self.runs / f"{self._recipe.name}-{number}"):
-            number += 1
-        self.name = f"{self._recipe.name}-{number}"
+        self.name = _free_name(self.runs, self._recipe.name)
 
     def name_it(self, name: str) -> None:
         self.name, self._named = name.strip(), bool(name.strip())
@@ -202,9 +201,12 @@ class TrainingForm:
             return "A name is needed."
         if self.name != os.path.basename(self.name) or self.name in (".", ".."):
             return "A name without slashes is needed."
-        if is_taken(self.folder):
-            return "There is a folder of this name already."
-        return ""
+        try:
+            taken = is_taken(self.folder)
+        except (OSError, ValueError) as e:
+            too_long = getattr(e, "errno", None) == errno.ENAMETOOLONG
+            return "A shorter name is needed." if too_long else "This folder cannot be read."
+        return "There is a folder of this name already." if taken else ""
 
     @property
     def other_faults(self) -> tuple[str, ...]:
@@ -229,7 +231,7 @@ class TrainingForm:
         for path, typed in self._typed.items():
             setting = self._setting(path)
             try:
-                value = typed if setting is None else setting.value(typed)
+                value = typed if setting is None else setting.settled(setting.value(typed))
             except ValueError:
                 continue
             found.append((path, value))
@@ -297,12 +299,41 @@ class TrainingForm:
         return "" if self._recipe is None else as_line(["simcrop-train", *self.words])
 
 
+def _free_name(runs: Path, recipe: str) -> str:
+    """A recipe's name with the first number that no folder has; 1 where nobody can tell.
+
+    Only names that the folder lists are looked at, so that numbering ends wherever it is.
+    """
+    there: set[str] = set()
+    with suppress(OSError, ValueError):
+        there = {name.casefold() for name in os.listdir(runs)}
+    number = 1
+    while f"{recipe}-{number}".casefold() in there and _may_be_taken(runs / f"{recipe}-{number}"):
+        number += 1
+    return f"{recipe}-{number}"
+
+
+def _may_be_taken(folder: Path) -> bool:
+    try:
+        return is_taken(folder)
+    except (OSError, ValueError):
+        return True
+
+
 def is_taken(folder: Path) -> bool:
-    """Whether a folder holds more than the log of a run that was refused."""
+    """Whether a folder holds more than the log of a run that was refused.
+
+    Raises
+    ------
+    OSError, ValueError
+        The folder around it cannot be read, or has no such names.
+    """
     try:
         others = any(entry != LOG_NAME for entry in os.listdir(folder))
         return others or log_is_held(folder / LOG_NAME)
     except FileNotFoundError:
         return False
     except OSError:
-        return True
+        if os.path.lexists(folder):  # a file, or somebody else's
+            return True
+        raise

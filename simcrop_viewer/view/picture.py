@@ -37,6 +37,7 @@ class Picture(QLabel):
     def say(self, words: str) -> None:
         self._whole = QPixmap()
         self.setEnabled(True)
+        self.clear()  # setting no words would leave the picture
         self.setText(words)
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -73,6 +73,7 @@ class RunForm(QWidget):
             (training.recipes_changed, self._fill_recipes),
             (self._form.fields_changed, self._build),
             (self._form.changed, self.tell),
+            (training.starting_changed, self.tell),
         )
         for signal, answer in self._signals:
             signal.connect(answer)
@@ -228,7 +229,7 @@ class RunForm(QWidget):
         if self.command.toPlainText() != form.command:
             self.command.setPlainText(form.command)
         _say(self.faults, "\n".join(form.other_faults))
-        self.start.setEnabled(form.is_ready)
+        self.start.setEnabled(form.is_ready and not self._training.is_starting)
         self.copy.setEnabled(recipe is not None)
 
     def choose_place(self) -> None:
@@ -236,7 +237,7 @@ class RunForm(QWidget):
         now = self._training.place.folder
         folder = QFileDialog.getExistingDirectory(self, "Folder of runs", str(now))
         if folder:
-            self._training.place.move_to(folder)
+            self._training.move_to(folder)
 
     def _copy(self) -> None:
         clipboard = QApplication.clipboard()

@@ -56,6 +56,8 @@ class RunPreviews(QWidget):
     def _show(self) -> None:
         if not self._pictures:
             self._shown = None
+            self.step.setText("")
+            self.picture.say("")
             return
         step, some = self._pictures[min(self.steps.value(), len(self._pictures) - 1)]
         self.step.setText(f"step {step:,}")

@@ -86,12 +86,14 @@ class RunsView(QWidget):
         self.smoothing.setValue(50)
         training.looked.connect(self.tell)
         training.chosen_changed.connect(self.tell)
+        training.starting_changed.connect(self.tell)
         self.tell()
 
     def disconnect_all(self) -> None:
         """Let go of the controller."""
         self._training.looked.disconnect(self.tell)
         self._training.chosen_changed.disconnect(self.tell)
+        self._training.starting_changed.disconnect(self.tell)
 
     def _lay_out(self) -> None:
         self.smoothing.setRange(0, 95)
@@ -175,7 +177,9 @@ class RunsView(QWidget):
 
     def tell(self) -> None:
         """Show what the last look found."""
-        seen, chosen = self._training.seen, self._training.chosen
+        chosen = self._training.chosen
+        is_of_them = self._training.seen.chosen == chosen
+        seen = self._training.seen.of(chosen)
         colors = dict(zip(chosen, COLORS, strict=False))
         self._tell_table(seen.rows, colors)
         self.where.setText(str(self._training.place.folder))
@@ -185,7 +189,8 @@ class RunsView(QWidget):
         self.error.setVisible(bool(self.error.text()))
         self.stop.setEnabled(row is not None and row.state in ("starting", "running"))
         self.stop.setText("Stopping ..." if row is not None and row.state == "stopping" else "Stop")
-        self.resume.setEnabled(row is not None and row.can_resume)
+        may_resume = row is not None and row.can_resume and not self._training.is_starting
+        self.resume.setEnabled(may_resume)
         self.open.setEnabled(row is not None and row.checkpoint is not None)
         self.open.setToolTip(
             "None is saved yet"
@@ -193,7 +198,7 @@ class RunsView(QWidget):
             else f"{row.checkpoint}\nas the model of the Encode tab"
         )
         self.curves.show_charts(seen.charts, colors)
-        self.nothing.setText(self._no_curves(row) if not seen.charts else "")
+        self.nothing.setText(self._no_curves(row) if is_of_them and not seen.charts else "")
         self.nothing.setVisible(bool(self.nothing.text()))
         _tell_lines(self.log, seen.log, follow=True)
         self.previews.show_pictures(seen.previews)
@@ -204,6 +209,8 @@ class RunsView(QWidget):
             (self.result, seen.result),
             (self.differences, seen.differences),
         ):
+            if not is_of_them:  # whoever looks at one page of run after run is left there
+                continue
             place = self.tabs.indexOf(part)
             if self.tabs.isTabVisible(place) != bool(there):
                 self.tabs.setTabVisible(place, bool(there))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,13 @@ from made_runs import end_event, made_run, recipes, steps
 from made_view import Mailbox, wait
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.train.lock import lock_holder
+from simcrop_core.train.lock import RunLock, lock_holder
+from simcrop_core.train.supervisor import python_command
 from simcrop_viewer.controller import run_process
 from simcrop_viewer.controller.training import MOST_CHOSEN, TrainingController
 from simcrop_viewer.model.jobs import Jobs
+from simcrop_viewer.model.run_log import hold
+from simcrop_viewer.model.run_summary import summary_of
 from simcrop_viewer.model.runs_folder import RunsFolder
 
 STAND_IN = Path(__file__).with_name("stand_in_run.py")
@@ -201,6 +206,88 @@ def test_a_probe_is_stopped_by_a_signal(bench: Bench, place: Path, stand_in: Non
     assert bench.refused == []
 
 
+def test_a_number_of_a_process_counts_only_where_and_while_it_holds_the_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(run_process.os, "kill", lambda number, _: ended.append(number))
+    folder = place / "probe-1"
+    folder.mkdir()
+    lock = folder / "run.lock"
+    lock.write_text(json.dumps({"host": "elsewhere", "process": 4242, "since": 1.0}))
+    with (folder / "log.txt").open("w") as log:  # as a network's folder shows it everywhere
+        assert hold(log.fileno())
+        there = summary_of(folder)
+        assert (there.state, there.is_here) == ("running", False)
+        with pytest.raises(SimCroPError, match="on the computer where it runs"):
+            run_process.ask_to_stop(there, None)
+    ours = RunLock(lock)
+    lock.unlink()
+    ours.take()
+    mine = summary_of(folder)
+    assert (mine.process, mine.is_here) == (os.getpid(), True)
+    with pytest.raises(SimCroPError, match="Another process"):
+        run_process.ask_to_stop(replace(mine, process=4242), None)
+    # Seen here, and gone on with elsewhere since.
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "third")
+        with pytest.raises(SimCroPError, match="from here"):
+            run_process.ask_to_stop(mine, None)
+    assert ended == []
+    run_process.ask_to_stop(mine, None)
+    assert ended == [os.getpid()]
+    ours.release()
+    run_process.ask_to_stop(mine, None)  # it has ended meanwhile
+    assert ended == [os.getpid()]
+    with pytest.raises(SimCroPError, match="not begun yet"):
+        run_process.ask_to_stop(replace(mine, process=None), None)
+
+
+def test_one_run_is_started_at_a_time_and_stopping_waits_for_none(
+    bench: Bench, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simcrop_viewer.controller import training as module
+
+    begun: list[Path] = []
+    stopped: list[str] = []
+    go = threading.Event()
+
+    def start(folder: Path, words: object, tell: object) -> subprocess.Popen[bytes]:
+        begun.append(folder)
+        assert go.wait(30)
+        if len(begun) == 1:
+            raise SimCroPError("No", code="x", remedy="Try again")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(module, "start", start)
+    monkeypatch.setattr(module, "ask_to_stop", lambda run, _: stopped.append(run.name))
+    past = made_run(place / "past", *steps(1, 3), end_event(3, "stopped"))
+    monkeypatch.setattr(bench.training, "_words_again", lambda *_: [])
+    bench.training.form.offer(recipes())
+    bench.training.choose([past])
+    bench.until(lambda: bench.state("past") == "stopped")
+    (past_row,) = bench.training.seen.rows
+    told: list[bool] = []
+    bench.training.starting_changed.connect(lambda: told.append(bench.training.is_starting))
+
+    assert bench.training.start() is not None
+    assert bench.training.start() is None
+    assert bench.training.resume(past) is None
+    bench.training.stop(past_row)
+    bench.until(lambda: stopped == ["past"], 20)  # though the start is not decided
+    assert told == [True]
+    go.set()
+    bench.wait()
+    assert told == [True, False]  # a refusal lets the next one
+    assert bench.training.resume(past) is not None
+    assert bench.training.start() is None
+    monkeypatch.setattr(bench.training, "look", lambda: None)  # before anybody looks again:
+    bench.wait()
+    assert begun == [place / "smoke-1", past]
+    assert not bench.training.row(past).can_resume
+    assert told == [True, False, True, False]
+
+
 def test_two_runs_in_one_folder_are_refused(
     started: Bench, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +303,24 @@ def test_a_folder_that_cannot_be_written_is_told(bench: Bench, place: Path) -> N
     (place / "file").touch()
     with pytest.raises(SimCroPError, match="cannot be started in this folder"):
         run_process.start(place / "file" / "run", ["run"], lambda *_: None)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_made(
+    bench: Bench, place: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    kept = tmp_path / "training.json"
+    bench.training.place._path = kept
+    bench.training.move_to(str(odd))
+    assert [e.code for e in bench.refused] == ["folder-name"]
+    assert bench.refused[0].problem == "The name of this folder cannot be read as text (UTF-8)."
+    assert bench.training.place.folder == place
+    assert not kept.exists()
+    for folder, words in ((odd / "run", ["run"]), (place / "run", ["--set", f"data.store={odd}"])):
+        with pytest.raises(SimCroPError, match="cannot be read as text"):
+            run_process.start(folder, words, lambda *_: None)
+        assert not folder.exists()
 
 
 def test_the_command_is_asked_for_recipes_and_for_what_is_wrong(bench: Bench) -> None:
@@ -237,6 +342,20 @@ def test_the_command_is_asked_for_recipes_and_for_what_is_wrong(bench: Bench) ->
     assert not form.is_ready
     assert training.start() is None
     assert bench.refused == []
+
+
+def test_a_file_in_the_present_folder_is_not_run_for_a_module(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("csv", "torch", "simcrop_training"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else is run')")
+    monkeypatch.chdir(tmp_path)
+    bench.training.ask_for_recipes()
+    bench.wait()
+    assert bench.refused == []
+    assert bench.training.form.recipes
+    ranks = python_command("simcrop_training", ["recipes"])
+    assert subprocess.run(ranks, capture_output=True, check=False).returncode == 0
 
 
 def test_a_command_without_an_answer_is_told_in_a_sentence(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,33 @@ def test_only_what_is_changed_is_in_the_command(form: TrainingForm, tmp_path: Pa
     assert form.changes == []
 
 
+def test_folders_that_are_typed_mean_the_same_from_everywhere(
+    form: TrainingForm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("mine", "minilm", "bert"):
+        (tmp_path / name).mkdir()
+
+    def said(path: str, text: str) -> str:
+        form.type(setting(form, path), text)
+        (found,) = [c for c in form.changes if c.startswith(f"{path}=")]
+        return found.removeprefix(f"{path}=")
+
+    assert said("data.store", "store/a") == f"{tmp_path}/store/a"
+    assert said("data.store", "~/store") == f"{tmp_path}/home/store"
+    assert said("data.store", "/a/b") == "/a/b"
+    assert said("model.folder", "mine") == f"{tmp_path}/mine"
+    assert said("model.folder", "./later") == f"{tmp_path}/later"
+    assert said("model.folder", "starter") == "starter"  # a name
+    assert said("model.text_encoder", "minilm") == "minilm"
+    assert said("model.text_encoder", "org/encoder") == "org/encoder"
+    assert said("model.text_encoder", "bert") == f"{tmp_path}/bert"
+    form.choose("probe-luna16")
+    assert said("data.root", "luna") == f"{tmp_path}/luna"
+    assert said("protocol", "released") == "released"
+
+
 def test_a_field_alone_is_judged_at_once_and_fields_together_by_the_command(
     form: TrainingForm,
 ) -> None:
@@ -242,6 +271,38 @@ def test_a_run_is_named_by_the_first_free_number(form: TrainingForm, tmp_path: P
     (tmp_path / "smoke-2" / "config.json").touch()
     form.started()
     assert form.name == "smoke-3"
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_told_and_numbering_ends(
+    form: TrainingForm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, looked = os.listdir, []
+
+    def few(place: object) -> list[str]:
+        looked.append(place)
+        assert len(looked) < 100, "numbering does not end"
+        return true(place)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "listdir", few)
+    (tmp_path / "file").touch()
+    form.put_in(tmp_path / "file")
+    assert (form.name, form.name_fault) == ("smoke-1", "This folder cannot be read.")
+    assert not form.is_ready
+
+    def stale(place: object) -> list[str]:
+        looked.append(place)
+        assert len(looked) < 100, "numbering does not end"
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "listdir", stale)
+    form.put_in(tmp_path / "mount")
+    assert (form.name, form.name_fault) == ("smoke-1", "This folder cannot be read.")
+    monkeypatch.setattr(os, "listdir", true)
+    form.looked()
+    assert form.name_fault == ""
+    form.put_in(tmp_path)
+    form.name_it("x" * 300)
+    assert form.name_fault == "A shorter name is needed."
 
 
 # -- runs that go on ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import threading
@@ -321,6 +322,44 @@ def test_pictures_of_fixed_cases_go_with_the_steps(shown, place: Path, until) ->
     draw(30, "#0000ff")
     until(lambda: view.steps.maximum() == 2)
     assert view.step.text() == "step 10"  # who looks back is left there
+
+
+def test_what_is_of_one_run_is_never_shown_as_anothers(shown, place: Path, until, qapp) -> None:
+    from qtpy.QtGui import QColor, QPixmap
+
+    for name in ("a", "b"):
+        folder = made_run(place / name, *steps(1, 3), end_event(3, "finished"))
+        (folder / "log.txt").write_text(f"words of {name}\n")
+        (folder / "result.json").write_text(json.dumps({"task": f"task of {name}"}))
+        where = folder / "previews" / "step-00000010"
+        where.mkdir(parents=True)
+        picture = QPixmap(40, 20)
+        picture.fill(QColor("#ff0000"))
+        picture.save(str(where / f"case-{name}.png"))
+    panel = shown()
+    panel.tabs.setCurrentWidget(panel.runs)
+    runs = panel.runs
+    a, b = place / "a", place / "b"
+    panel.training.choose([a])
+    until(lambda: "words of a" in runs.log.toPlainText() and runs.previews.cases.count() == 1)
+    runs.tabs.setCurrentWidget(runs.result)
+    panel.training.choose([b])  # nobody has looked since
+    assert "<b>b</b>" in runs.state.text()
+    assert runs.log.toPlainText() == ""
+    assert runs.result.toPlainText() == ""
+    assert runs.previews.cases.count() == 0
+    assert not has_color(runs.previews, "#ff0000")
+    assert runs.curves.charts == ()
+    assert runs.nothing.text() == ""
+    assert runs.tabs.currentWidget() is runs.result
+    until(lambda: "words of b" in runs.log.toPlainText())
+    assert "task of b" in runs.result.toPlainText()
+    assert runs.tabs.currentWidget() is runs.result
+    until(lambda: bool(runs.curves.charts))
+    panel.training.choose([b, a])  # what is of the first one stays
+    assert "words of b" in runs.log.toPlainText()
+    assert {line.run for chart in runs.curves.charts for line in chart.lines} == {b}
+    until(lambda: len(runs.curves.charts[0].lines) == 2)
 
 
 def test_a_probe_shows_its_figures_and_no_curves(shown, place: Path, until) -> None:

@@ -42,6 +42,7 @@ from simcrop_viewer.model.run_summary import (
     in_words,
     runs_in,
     summary_of,
+    when,
 )
 from simcrop_viewer.model.run_watch import RunWatch, previews_of
 from simcrop_viewer.model.runs_folder import RunsFolder
@@ -286,6 +287,80 @@ def test_a_damaged_folder_is_a_row_and_no_error(folder: Path, damage: str) -> No
     run = summary_of(folder)
     assert (run.state, run.step, run.steps) == ("killed", 1, None)
     assert not run.can_resume
+
+
+DEEP, LONG = "[" * 100_000, "1" + "0" * 400
+
+
+def nonsense_of(folder: Path, kind: str) -> None:
+    """Damage one file of a run."""
+    if kind in ("config.json", "run.lock", "result.json"):
+        (folder / kind).write_text(DEEP)
+    elif kind == "deep event":
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(DEEP + "\n")
+    elif kind == "long numbers":
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(f'{{"event": "step", "step": 3, "loss": {LONG}, "time": {LONG}}}\n')
+            file.write(f'{{"event": "step", "step": {LONG}, "loss": 1.0, "time": 1e300}}\n')
+        (folder / "config.json").write_text(f'{{"config": {{"run": {{"steps": {LONG}}}}}}}')
+        (folder / "run.lock").write_text('{"host": "elsewhere", "process": 3, "since": 1e300}')
+        figure = f'{{"value": {LONG}, "low": 0.1, "high": {LONG}}}'
+        (folder / "result.json").write_text(f'{{"test": {{"overall": {figure}}}}}')
+    elif kind == "long log":
+        (folder / "log.txt").write_text(f"loss 3: 1 of {'9' * 5000}\n")
+    else:
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "a.png").touch()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "config.json",
+        "run.lock",
+        "result.json",
+        "deep event",
+        "long numbers",
+        "long log",
+        "checkpoints/step-²",
+        "previews/step-²",
+    ],
+)
+def test_nonsense_in_one_folder_hides_no_other(folder: Path, kind: str) -> None:
+    made_run(folder, *steps(1, 2), steps=None)
+    made_run(folder.parent / "good", *steps(1, 3))
+    nonsense_of(folder, kind)
+    seen = RunWatch().look(folder.parent, [folder, folder.parent / "good"])
+    rows = {row.name: row for row in seen.rows}
+    assert rows["good"].step == 3
+    assert rows["smoke-1"].error == ""  # read as far as it can be
+    assert rows["smoke-1"].checkpoint is None
+    assert [in_words(row) for row in seen.rows]
+    assert [when(row.began) for row in seen.rows]
+    assert {line.run for line in seen.charts[0].lines} == {folder, folder.parent / "good"}
+    assert (seen.result, seen.previews) == ((), ())
+
+
+def test_a_folder_that_nobody_foresaw_is_a_row_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simcrop_viewer.model import run_summary
+
+    made_run(folder, *steps(1, 2))
+    true = run_summary.newest_model
+
+    def fail(place: Path) -> Path | None:
+        if place == folder:
+            raise TypeError("nobody foresaw this")
+        return true(place)
+
+    made_run(folder.parent / "good", *steps(1, 3))
+    monkeypatch.setattr(run_summary, "newest_model", fail)
+    rows = {row.name: row for row in RunWatch().look(folder.parent, ()).rows}
+    assert rows["good"].step == 3
+    assert rows["smoke-1"].error == "This folder cannot be read."
+    assert not rows["smoke-1"].can_resume
 
 
 def test_times_are_told_as_people_do() -> None:

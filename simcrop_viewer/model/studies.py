@@ -50,14 +50,13 @@ class ListedStudy:
 
     def __post_init__(self) -> None:
         self._searched = ""
-        self._own = neutral_name(self.source.id)
+        is_named = getattr(self.source, "is_named", True)
+        self._own = neutral_name(self.source.id) if is_named else ""
 
     @property
     def name(self) -> str:
         """What it is called where anybody may look: never what could name a person."""
-        if self._own and not self.source.id.startswith("study-"):
-            return self._own
-        return self.pseudonym or f"study {self.number}"
+        return self._own or self.pseudonym or f"study {self.number}"
 
     def tell_report(self, said: Said, text: str) -> None:
         """Say what was found of its report."""

@@ -31,8 +31,9 @@ REPORTS = {
 class Source:
     """A study that is never read."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_named: bool = True) -> None:
         self.id = name
+        self.is_named = is_named
 
 
 def made_list(*names: str) -> StudyList:
@@ -98,11 +99,12 @@ def with_model(office: Office, folder: Path, model_folder: Path) -> Office:
 
 
 def test_names_that_may_name_a_person_are_not_shown() -> None:
-    rows = made_list("DOE_JOHN", "case_7", "study-00003").rows
-    assert [row.name for row in rows] == ["study 1", "case_7", "study 3"]
+    rows = made_list("DOE_JOHN", "case_7", "study-00007").rows
+    assert [row.name for row in rows] == ["study 1", "case_7", "study-00007"]
     rows[0].pseudonym = rows[1].pseudonym = "ct-0123456789"
     assert [row.name for row in rows[:2]] == ["ct-0123456789", "case_7"]
     assert "DOE" not in repr(rows)
+    assert ListedStudy(3, Source("study-00001", is_named=False)).name == "study 3"
 
 
 def test_a_search_shows_the_studies_that_have_every_word() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,11 +40,18 @@ class EncodedCache:
         Made when something is first kept.
     limit_bytes
         How much is kept at most.
+
+    Attributes
+    ----------
+    times_cleared
+        How often `clear` was called, by which work that began before is told.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int = LIMIT_BYTES) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
+        self.times_cleared = 0
+        self._writing = threading.Lock()
 
     def find(
         self, volume: CTVolume, model_id: str, placement: str, precision: str
@@ -72,8 +80,13 @@ class EncodedCache:
             os.utime(path)
         return found
 
-    def keep(self, volume: CTVolume, encoded: Encoded) -> None:
+    def keep(self, volume: CTVolume, encoded: Encoded, since: int | None = None) -> None:
         """Keep an encoded scan, and let go of what there is no room for.
+
+        Parameters
+        ----------
+        since
+            :attr:`times_cleared` when the work began: if it is another by now, nothing is kept.
 
         Raises
         ------
@@ -81,32 +94,52 @@ class EncodedCache:
             ``cannot-write``: the folder cannot be written to, or the disk is full.
         """
         path = self._path(volume, encoded.model_id, encoded.placement, encoded.precision)
-        with _refused_in_a_sentence(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        encoded.save(path)
-        with suppress(OSError):
-            path.chmod(0o600)
-        self._make_room(path)
+        with self._writing:
+            if since not in (None, self.times_cleared):
+                return
+            with _refused_in_a_sentence(self.folder):
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            encoded.save(path)
+            with suppress(OSError):
+                path.chmod(0o600)
+            self._make_room(path)
 
     def remember(
-        self, stamp: str, volume: CTVolume, model_id: str, placement: str, precision: str
-    ) -> None:
+        self,
+        stamp: str,
+        volume: CTVolume,
+        model_id: str,
+        placement: str,
+        precision: str,
+        since: int | None = None,
+    ) -> bool:
         """Note of which files a scan was read, so that `known` can tell unread what is kept.
 
         Parameters
         ----------
         stamp
             What changes when the files do.
+        since
+            As in `keep`.
+
+        Returns
+        -------
+        bool
+            False, and nothing is noted, where what was made of the scan is not kept.
 
         Raises
         ------
         SimCroPError
             ``cannot-write``.
         """
-        kept = self._path(volume, model_id, placement, precision).name
-        with whole_file(self._link(stamp, model_id, placement, precision)) as hidden:
-            hidden.touch(mode=0o600)
-            hidden.write_text(f"{kept}\n{volume.pseudonym}\n", encoding="ascii")
+        kept = self._path(volume, model_id, placement, precision)
+        with self._writing:
+            if since not in (None, self.times_cleared) or not kept.is_file():
+                return False
+            with whole_file(self._link(stamp, model_id, placement, precision)) as hidden:
+                hidden.touch(mode=0o600)
+                hidden.write_text(f"{kept.name}\n{volume.pseudonym}\n", encoding="ascii")
+        return True
 
     def known(self, stamp: str, model_id: str, placement: str, precision: str) -> str | None:
         """The pseudonym of a scan that is kept, by its files alone; None where none is."""
@@ -125,11 +158,16 @@ class EncodedCache:
         return sum(size for _, size, _ in self._kept())
 
     def clear(self) -> None:
-        """Remove all that was kept; other files in the folder stay."""
-        for path in [*(path for _, _, path in self._kept()), *self._left_over()]:
-            _remove(path)
-        for path in self.folder.glob(f"*{_LINK}"):
-            _remove(path)
+        """Remove all that was kept; other files in the folder stay.
+
+        What is being written is waited for.
+        """
+        with self._writing:
+            self.times_cleared += 1
+            for path in [*(path for _, _, path in self._kept()), *self._left_over()]:
+                _remove(path)
+            for path in self.folder.glob(f"*{_LINK}"):
+                _remove(path)
 
     # -- inside ---------------------------------------------------------------------------------
 

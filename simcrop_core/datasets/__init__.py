@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -95,7 +96,7 @@ def open_dataset(
             remedy="Leave --classes out, or name phantoms:FIRST-STOP.",
         )
     if colon and kind in _PUBLIC:
-        return _PUBLIC[kind][1](Path(rest).expanduser(), cases, split)
+        return _PUBLIC[kind][1](Path(os.path.expanduser(rest)), cases, split)
     if cases is not None or split is not None:
         raise SimCroPError(
             "Only public data sets have lists of cases and splits",
@@ -111,7 +112,8 @@ def open_dataset(
                 remedy="Give a range of seeds such as phantoms:0-2400, whose end is not included.",
             )
         return phantom_dataset(int(match[1]), int(match[2]), "classes" if classes else "structures")
-    if colon and not Path(source).expanduser().exists():
+    path = Path(os.path.expanduser(source))  # Path's own fails for unknown people
+    if colon and not path.exists():
         meant = get_close_matches(kind.lower(), _KINDS, 1, 0.7)
         if meant:
             raise SimCroPError(
@@ -119,4 +121,4 @@ def open_dataset(
                 code="option",
                 remedy=f"Did you mean {meant[0]}:{rest}?",
             )
-    return read_manifest_dataset(Path(source).expanduser())
+    return read_manifest_dataset(path)

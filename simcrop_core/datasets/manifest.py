@@ -58,7 +58,8 @@ BATCH_FORM = TableForm(
 class ManifestSource:
     """A row of a manifest; paths are absolute, blank where the cell is.
 
-    ``masks`` are ``(name, path)``; ``labels`` are ``(finding, 0 or 1)``.
+    ``masks`` are ``(name, path)``; ``labels`` are ``(finding, 0 or 1)``. ``is_named`` is False
+    where the id is a number that nobody but the list knows.
     """
 
     id: str
@@ -70,6 +71,7 @@ class ManifestSource:
     masks: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, int], ...] = ()
     patient: str = field(default="", repr=False)  # changes no file, so it is no part of the stamp
+    is_named: bool = field(default=True, repr=False)  # nor does this
 
     def stamp(self) -> str:
         """The row, and size and time of its files."""

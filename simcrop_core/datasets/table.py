@@ -128,8 +128,10 @@ def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
 
 
 def header_of(path: Path) -> tuple[str, ...]:
-    """The columns of a csv, or none where it cannot be read."""
+    """The columns of a csv, or none where it cannot be read or is no file, such as a pipe."""
     try:
+        if not path.is_file():
+            return ()
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline(100_000)
         return tuple(name.strip() for name in next(csv.reader([line]), []))

@@ -6,6 +6,7 @@ ct, report``), and every word that `open_dataset` knows.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -75,7 +76,7 @@ def open_worklist(
     """
     from simcrop_core.datasets import open_dataset
 
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))  # Path's own fails for unknown people
     if path.is_dir():
         if _is_ct_rate(path):
             return _there(ct_rate_dataset(path), path)

@@ -27,12 +27,15 @@ class Encoder:
         ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
     cache
         Where encoded scans are kept; None keeps none.
+    since
+        How often that had been cleared when the work began; cleared again, it keeps nothing of it.
     """
 
     model: SimCroP
     placement: Placement
     device: str
     cache: EncodedCache | None
+    since: int | None = None
 
     def find(self, volume: CTVolume) -> Encoded | None:
         """What an earlier encoding left on the disk, by this model at this precision."""
@@ -65,8 +68,8 @@ class Encoder:
         """The pseudonym of the scan in these files, if what was made of it is kept."""
         return None if self.cache is None else self.cache.known(stamp, *self.made_of())
 
-    def remember(self, stamp: str, volume: CTVolume) -> None:
-        """Note of which files the scan was read.
+    def keep(self, volume: CTVolume, encoded: Encoded) -> None:
+        """Keep what was made of the scan on the disk.
 
         Raises
         ------
@@ -74,4 +77,16 @@ class Encoder:
             ``cannot-write``.
         """
         if self.cache is not None:
-            self.cache.remember(stamp, volume, *self.made_of())
+            self.cache.keep(volume, encoded, self.since)
+
+    def remember(self, stamp: str, volume: CTVolume) -> bool:
+        """Note of which files the scan was read; False where what was made of it is not kept.
+
+        Raises
+        ------
+        SimCroPError
+            ``cannot-write``.
+        """
+        if self.cache is None:
+            return False
+        return self.cache.remember(stamp, volume, *self.made_of(), self.since)

@@ -151,7 +151,8 @@ class EvidenceController:
         """How scans are encoded from now on; None without a model."""
         if self._model is None:
             return None
-        return Encoder(self._model, self._placement, self.device, self.cache)
+        since = None if self.cache is None else self.cache.times_cleared
+        return Encoder(self._model, self._placement, self.device, self.cache, since)
 
     @property
     def is_encoded(self) -> bool:
@@ -190,7 +191,7 @@ class EvidenceController:
             was_kept, trouble = encoded is not None, None
             if encoded is None:
                 encoded = encoder.encode(study.volume, tell)
-                trouble = self._keep(study, encoded)
+                trouble = _keep(encoder, study, encoded)
             result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
             return _Evidence(study.number, encoded, result, encoder.placement, was_kept, trouble)
 
@@ -377,21 +378,6 @@ class EvidenceController:
             progress=tell,
         )
 
-    def _keep(self, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
-        """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
-        if self.cache is None:
-            return None
-        try:
-            self.cache.keep(study.volume, encoded)
-        except SimCroPError as e:
-            return SimCroPError(
-                "The encoded scan is shown, but could not be kept for the next time",
-                code=e.code,
-                path=e.path,
-                remedy="Make room on the disk, or start with --no-cache.",
-            )
-        return None
-
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
         self._suit_k(_top_k(evidence.encoded))
@@ -467,3 +453,17 @@ def _not_encoded() -> SimCroPError:
 def _top_k(encoded: Encoded) -> int:
     """No more than a tenth of a coarse grid, or nothing would stand out."""
     return max(1, min(TOP_K, int(np.count_nonzero(encoded.inside_N)) // 10))
+
+
+def _keep(encoder: Encoder, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
+    """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
+    try:
+        encoder.keep(study.volume, encoded)
+    except SimCroPError as e:
+        return SimCroPError(
+            "The encoded scan is shown, but could not be kept for the next time",
+            code=e.code,
+            path=e.path,
+            remedy="Make room on the disk, or start with --no-cache.",
+        )
+    return None

@@ -74,12 +74,15 @@ class StudiesController:
         if self._listing is not None:
             self._listing.cancel()
 
-        def find(tell: Tell) -> tuple[ReadableSource, ...]:
-            sources = open_worklist(place, tell).sources
-            return tuple(s for s in sources if isinstance(s, ReadableSource))
+        def find(tell: Tell) -> tuple[tuple[ReadableSource, ...], str]:
+            found = open_worklist(place, tell)
+            # Of tables, a fault may quote a row: those are for the one who prepares a store.
+            left_out = (f.problem for f in found.faults if f.part == "volume" and not f.study)
+            sources = tuple(s for s in found.sources if isinstance(s, ReadableSource))
+            return sources, " ".join(left_out)
 
-        def show(sources: tuple[ReadableSource, ...]) -> None:
-            self.list.put(sources)
+        def show(found: tuple[tuple[ReadableSource, ...], str]) -> None:
+            self.list.put(*found)
             self._look_over()
 
         self._listing = self._jobs.start(

@@ -10,7 +10,7 @@ from typing import TypeVar
 from psygnal import Signal
 
 from simcrop_core.datasets.manifest import ManifestSource
-from simcrop_core.datasets.worklist import ReadableSource
+from simcrop_core.datasets.worklist import ReadableSource, scan_stamp
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import read_volume, series_to_choose
 from simcrop_core.report import Report, read_report, report_from_parts
@@ -30,12 +30,16 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """What is to be read; ``series`` and ``row`` None where nobody said which."""
+    """What is to be read; ``series`` and ``row`` None where nobody said which.
+
+    ``listed`` is the study of a list that these are the files of.
+    """
 
     scan: str | Path
     report: str | Path | None
     series: str | None
     row: str | None
+    listed: ReadableSource | None
 
 
 class StudyController:
@@ -64,6 +68,7 @@ class StudyController:
         *,
         series: str | None = None,
         volume_name: str | None = None,
+        listed: ReadableSource | None = None,
         then: Then = lambda: None,
         failed: Failed = lambda error: None,
     ) -> Job:
@@ -77,10 +82,12 @@ class StudyController:
             Of a DICOM folder; ``""`` the usual one; None asks where there are several.
         volume_name
             The row of a csv of reports; None takes the scan's name, and else asks.
+        listed
+            The study of a list whose files these are.
         then, failed
             Called when it is shown, or cannot be.
         """
-        files = _Files(scan, report, series, volume_name)
+        files = _Files(scan, report, series, volume_name, listed)
 
         def show(found: OpenStudy | Question) -> None:
             if isinstance(found, Question):
@@ -92,6 +99,7 @@ class StudyController:
                         report,
                         series=series if is_row else key,
                         volume_name=key if is_row else volume_name,
+                        listed=listed,
                         then=then,
                         failed=failed,
                     ),
@@ -118,6 +126,7 @@ class StudyController:
                 source.report or None,
                 series=source.series or None,
                 volume_name=source.volume_name or None,
+                listed=source,
                 then=then,
                 failed=failed,
             )
@@ -126,9 +135,9 @@ class StudyController:
             tell("reading the report", 0, 3)
             said = source.read_report()
             tell("reading the scan", 1, 3)
-            volume = source.read()
+            stamp, volume = scan_stamp(source), source.read()
             # Its file alone does not say how it is read: nothing may lead back to that.
-            return _laid_out(replace(volume, source=None), said, tell)
+            return replace(_laid_out(replace(volume, source=None), said, tell), stamp=stamp)
 
         def show(study: OpenStudy) -> None:
             self._session.show(study)
@@ -240,8 +249,10 @@ def _read(files: _Files, tell: Tell) -> OpenStudy | Question:
     found = series_to_choose(files.scan) if files.series is None else ()
     if found:
         return which_series(found)
+    stamp = "" if files.listed is None else scan_stamp(files.listed)
     volume = read_volume(files.scan, series=files.series or None)
-    return replace(_laid_out(volume, report, tell), series=files.series, volume_name=row)
+    study = _laid_out(volume, report, tell)
+    return replace(study, series=files.series, volume_name=row, stamp=stamp)
 
 
 def _laid_out(volume: CTVolume, report: Report | None, tell: Tell) -> OpenStudy:

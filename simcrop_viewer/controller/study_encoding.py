@@ -137,7 +137,10 @@ class StudyEncodingController:
         return "" if refusal is None else f"{refusal.problem} {refusal.remedy}"
 
     def forget(self) -> None:
-        """Remove all encoded scans from the disk, those of other lists too."""
+        """Remove all encoded scans from the disk, those of other lists too.
+
+        Nor is anything kept that was begun before.
+        """
         self._stop()
         if self._evidence.cache is not None:
             self._evidence.cache.clear()
@@ -210,10 +213,7 @@ class StudyEncodingController:
             return found
 
         def show(found: list[tuple[int, str]]) -> None:
-            now = self._evidence.encoder
-            if self.list.rows is not rows or now is None or now.model is not encoder.model:
-                return
-            if now.placement != encoder.placement:
+            if not self._is_still(rows, encoder):
                 return
             for index, name in found:
                 rows[index].pseudonym = name
@@ -223,6 +223,13 @@ class StudyEncodingController:
 
         self._jobs.start("Look for encoded scans", find, show, lane=_LANE, quiet=True)
 
+    def _is_still(self, rows: tuple[ListedStudy, ...], encoder: Encoder) -> bool:
+        """Whether these are listed, and encoded like this."""
+        now = self._evidence.encoder
+        if self.list.rows is not rows or now is None or now.model is not encoder.model:
+            return False
+        return now.placement == encoder.placement and now.since == encoder.since
+
     def _encoded(self) -> None:
         """The study that is open was encoded because a person opened it."""
         study, encoder, index = self._session.study, self._evidence.encoder, self.list.open
@@ -230,15 +237,18 @@ class StudyEncodingController:
             return
         if not self._evidence.is_encoded or self._evidence.placed != encoder.placement:
             return
-        row, volume = self.list.rows[index], study.volume
-        if study.series and study.series != getattr(row.source, "series", ""):
+        rows = self.list.rows
+        if study.series and study.series != getattr(rows[index].source, "series", ""):
             return  # another series than the list reads
-        self.list.set_state(index, "encoded")
 
-        def remember(tell: Tell) -> None:
-            encoder.remember(scan_stamp(row.source), volume)
+        def remember(tell: Tell) -> bool:
+            return encoder.remember(study.stamp, study.volume)
 
-        self._jobs.start("Remember", remember, lambda _: None, lane=_LANE, quiet=True)
+        def show(is_kept: bool) -> None:
+            if is_kept and self._is_still(rows, encoder):
+                self.list.set_state(index, "encoded")
+
+        self._jobs.start("Remember", remember, show, lane=_LANE, quiet=True)
 
     def _tell(self, text: str) -> None:
         self.told = text
@@ -247,13 +257,12 @@ class StudyEncodingController:
 
 def _encode(row: ListedStudy, encoder: Encoder, say: Callable[..., None]) -> tuple[str, int]:
     """Read a study's scan, and encode it unless that is kept; its pseudonym, and the bytes."""
-    assert encoder.cache is not None
     stamp = scan_stamp(row.source)
     volume = row.source.read()
     encoded = encoder.find(volume)
     if encoded is None:
         encoded = encoder.encode(volume, say)
-        encoder.cache.keep(volume, encoded)
+        encoder.keep(volume, encoded)
     encoder.remember(stamp, volume)
     return volume.pseudonym, encoded.patches_ND.nbytes
 

@@ -30,7 +30,8 @@ class OpenStudy:
 
     ``number`` tells one opening from the next, so that what arrives late for another is dropped.
     ``series`` (of a DICOM folder; ``""`` where the usual one was chosen) and ``volume_name`` (the
-    row of a csv of reports) say which was read where there are several.
+    row of a csv of reports) say which was read where there are several. ``stamp`` is that of the
+    files of a list's study, as they were before they were read.
     """
 
     volume: CTVolume
@@ -39,6 +40,7 @@ class OpenStudy:
     number: int = field(default_factory=lambda: next(_numbers))
     series: str | None = None
     volume_name: str | None = None
+    stamp: str = ""
 
     @property
     def name(self) -> str:

@@ -50,14 +50,13 @@ class ListedStudy:
 
     def __post_init__(self) -> None:
         self._searched = ""
-        self._own = neutral_name(self.source.id)
+        is_named = getattr(self.source, "is_named", True)
+        self._own = neutral_name(self.source.id) if is_named else ""
 
     @property
     def name(self) -> str:
         """What it is called where anybody may look: never what could name a person."""
-        if self._own and not self.source.id.startswith("study-"):
-            return self._own
-        return self.pseudonym or f"study {self.number}"
+        return self._own or self.pseudonym or f"study {self.number}"
 
     def tell_report(self, said: Said, text: str) -> None:
         """Say what was found of its report."""
@@ -84,7 +83,13 @@ class ListedStudy:
 
 
 class StudyList:
-    """The list, the words it is filtered by, and where a person is in it."""
+    """The list, the words it is filtered by, and where a person is in it.
+
+    Attributes
+    ----------
+    left_out
+        What could not be searched for studies, in sentences that name no folder.
+    """
 
     listed = Signal()  # other rows, or none
     shown_changed = Signal()
@@ -97,6 +102,7 @@ class StudyList:
         self._words: tuple[str, ...] = ()
         self._current: int | None = None
         self._open: int | None = None
+        self.left_out = ""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -105,8 +111,9 @@ class StudyList:
     def rows(self) -> tuple[ListedStudy, ...]:
         return self._rows
 
-    def put(self, sources: Iterable[ReadableSource]) -> None:
+    def put(self, sources: Iterable[ReadableSource], left_out: str = "") -> None:
         """List other studies."""
+        self.left_out = left_out
         self._rows = tuple(ListedStudy(number, s) for number, s in enumerate(sources, 1))
         self._current = self._open = None
         self._words = ()

@@ -161,4 +161,5 @@ class StudiesPanel(QWidget):
         job = self._encoding.job
         if job is not None and job.total:
             words.append(f"encoding {min(job.done + 1, job.total)} of {job.total}")
-        return f"{', '.join(words)}. {self._encoding.told}".strip()
+        sentences = (f"{', '.join(words)}.", self._list.left_out, self._encoding.told)
+        return " ".join(sentence for sentence in sentences if sentence)

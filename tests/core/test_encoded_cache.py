@@ -150,16 +150,32 @@ def test_what_is_kept_of_which_files_is_known_without_reading_them(tmp_path: Pat
         path.unlink()
     assert cache.known("files", *made_of) is None
     assert list(cache.folder.iterdir()) == []
-    cache.remember("files", scan(), *made_of)
+    assert not cache.remember("files", scan(), *made_of)  # nothing is kept of it any more
+    assert list(cache.folder.iterdir()) == []
+    keep(cache, 0)
+    assert cache.remember("files", scan(), *made_of)
     cache.clear()
     assert list(cache.folder.iterdir()) == []
+
+
+def test_work_that_began_before_the_cache_was_cleared_leaves_nothing(tmp_path: Path) -> None:
+    cache, made_of = EncodedCache(tmp_path / "cache"), ("0123456789ab", "center", "fp32")
+    began = cache.times_cleared
+    cache.clear()
+    cache.keep(scan(0), encoded(scan(0)), began)
+    assert not cache.folder.exists()
+    cache.keep(scan(0), encoded(scan(0)), cache.times_cleared)
+    assert not cache.remember("files", scan(0), *made_of, began)
+    assert cache.known("files", *made_of) is None
+    assert cache.remember("files", scan(0), *made_of, cache.times_cleared)
 
 
 def test_a_note_of_files_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     cache, made_of = EncodedCache(tmp_path / "cache"), ("0123456789ab", "center", "fp32")
     (tmp_path / "secret").write_text("x")
-    cache.remember("files", scan(), *made_of)
-    (link,) = cache.folder.iterdir()
+    keep(cache, 0)
+    assert cache.remember("files", scan(), *made_of)
+    (link,) = cache.folder.glob("*.kept")
     link.write_text("../secret\nct-0\n")
     assert cache.known("files", *made_of) is None
     assert (tmp_path / "secret").exists()

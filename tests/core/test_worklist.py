@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,7 @@ def test_scans_and_their_reports_are_found_in_any_layout(tmp_path: Path) -> None
     scan(tmp_path / "masks" / "case_2.nii.gz")
     scan(tmp_path / ".trash" / "case_3.nii.gz")
     write(tmp_path / "case_2.txt")
-    write(tmp_path / "case_10_report.json")
+    write(tmp_path / "case_10_report.json", '{"findings": "Heart size is normal."}')
     write(tmp_path / "LICENSE.txt")
     scan(tmp_path / "phantom-000001" / "ct.nii.gz")
     scan(tmp_path / "phantom-000001" / "structures.nii.gz")
@@ -124,6 +126,128 @@ def test_rows_of_a_csv_go_to_the_scans_they_name(tmp_path: Path) -> None:
     )
     said = [source.read_report() for source in folder_dataset(tmp_path).sources]
     assert [r and r.sentences[0].text for r in said] == ["Of its own.", "Two.", None]
+
+
+def slices(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_series(folder, phantom((4, 8, 8)))
+    return folder
+
+
+def test_a_row_whose_name_several_scans_have_goes_to_none(tmp_path: Path) -> None:
+    for name in ("a/1", "b/1", "b/2"):
+        scan(tmp_path / f"{name}.nii.gz")
+    slices(tmp_path / "c" / "3")
+    scan(tmp_path / "d" / "3.nii.gz")
+    rows = "".join(f"{n}.nii.gz,One.\n" for n in (1, 2, 3))
+    write(tmp_path / "reports.csv", f"VolumeName,Findings_EN\n{rows}")
+    assert [said for _, _, said in listed(tmp_path)] == ["", "", "reports.csv", "", ""]
+
+
+def test_a_report_above_is_not_taken_from_outside_the_folder(tmp_path: Path) -> None:
+    for name in ("report.txt", "DICOM.txt"):
+        write(tmp_path / name)
+        assert [s.report for s in folder_dataset(slices(tmp_path / "DICOM")).sources] == [""]
+        (tmp_path / name).unlink()
+
+
+def test_a_report_above_is_not_taken_where_other_scans_lie_below_it(tmp_path: Path) -> None:
+    slices(tmp_path / "p1")
+    write(tmp_path / "report.txt")
+    assert [said for _, _, said in listed(tmp_path)] == ["report.txt"]
+    scan(tmp_path / "p2" / "ct" / "ct.nii.gz")
+    assert [said for _, _, said in listed(tmp_path)] == ["", ""]
+
+
+def test_a_json_that_tells_how_a_scan_was_made_is_no_report(tmp_path: Path) -> None:
+    sidecar = '{"Modality": "CT", "SliceThickness": 1.5, "SeriesDescription": "Thorax"}'
+    for number in (1, 2, 3):
+        scan(tmp_path / f"sub-0{number}_ct.nii.gz")
+        write(tmp_path / f"sub-0{number}_ct.json", sidecar)
+    write(tmp_path / "sub-02_ct.txt")
+    write(tmp_path / "sub-03_ct_report.json", '{"sentences": ["Heart size is normal."]}')
+    assert [said for _, _, said in listed(tmp_path)] == [
+        "", "sub-02_ct.txt", "sub-03_ct_report.json",
+    ]  # fmt: skip
+
+
+def test_only_what_is_named_like_a_mask_is_left_out_beside_a_ct(tmp_path: Path) -> None:
+    for name in ("p1", "p2", "LUNG1-001", "scan-3", "lung_left", "heart"):
+        scan(tmp_path / f"{name}.nii.gz")
+    assert [path for _, path, _ in listed(tmp_path)] == [
+        "LUNG1-001.nii.gz", "p1.nii.gz", "p2.nii.gz", "scan-3.nii.gz",
+    ]  # fmt: skip
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "studies", tmp_path / "elsewhere"
+    scan(elsewhere / "far" / "case_1.nii.gz")
+    scan(root / "own" / "case_2.nii.gz")
+    try:
+        for name, to in (("a", root / "own"), ("b", elsewhere / "far"), ("c", elsewhere / "far"),
+                         ("own/up", root), ("own/over", tmp_path)):  # fmt: skip
+            (root / name).symlink_to(to, target_is_directory=True)
+    except OSError:
+        pytest.skip("no links can be made here")
+    assert [(path, name) for name, path, _ in listed(root)] == [
+        ("b/case_1.nii.gz", "case_1"), ("own/case_2.nii.gz", "case_2"),
+    ]  # fmt: skip
+
+
+def test_what_could_not_be_searched_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan(tmp_path / "case_1.nii.gz")
+    assert folder_dataset(tmp_path).faults == ()
+    scan(tmp_path.joinpath(*"abcdefghij") / "case_2.nii.gz")
+    (tmp_path / "locked").mkdir()
+    plain = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "denied", str(path))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = folder_dataset(tmp_path)
+    assert found.ids == ("case_1",)
+    assert [(f.code, f.problem) for f in found.faults] == [
+        ("unreadable", "A folder in it could not be read; studies may be missing."),
+        ("too-deep", "Folders more than 8 deep were not searched."),
+    ]
+    with pytest.raises(SimCroPError, match="could not be read"):
+        folder_dataset(tmp_path / "locked")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
+    root = tmp_path / "studies"
+    scan(root / "case_1.nii.gz")
+    (root / "slices").mkdir()
+    for name in ("a.nii.gz", "case_1.txt", "case_1.json", "r.csv", "slices/001", "slices/r.txt"):
+        os.mkfifo(root / name)
+    (root / "train").mkdir()  # looked over for CT-RATE's tables
+    found: list[object] = []
+    work = threading.Thread(target=lambda: found.append(open_worklist(root).ids), daemon=True)
+    work.start()
+    work.join(20)
+    assert found == [("case_1",)]
+
+
+def test_an_unknown_person_s_folder_is_refused_in_a_sentence() -> None:
+    for place in ("~nobody-of-this-name/x", "ct-rate:~nobody-of-this-name/x"):
+        with pytest.raises(SimCroPError) as caught:
+            open_worklist(place)
+        assert caught.value.code == "missing"
+
+
+def test_numbers_made_for_the_list_are_told_from_names(tmp_path: Path) -> None:
+    for name in ("DOE_JOHN", "study-00001", "study-9"):
+        scan(tmp_path / f"{name}.nii.gz")
+    sources = folder_dataset(tmp_path).sources
+    assert [(s.id, s.is_named) for s in sources] == [
+        ("study-00001-unnamed", False), ("study-00001", True), ("study-9", True),
+    ]  # fmt: skip
 
 
 def test_studies_of_the_same_name_are_numbered(tmp_path: Path) -> None:

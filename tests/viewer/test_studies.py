@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from made_ct import AFFINE, chest, save_nifti
 from made_view import Desk
 
 from simcrop_core.encoded_cache import EncodedCache
+from simcrop_viewer.controller.encoding import Encoder
 from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.sessions import SessionsController
 from simcrop_viewer.controller.studies import StudiesController
@@ -31,8 +33,9 @@ REPORTS = {
 class Source:
     """A study that is never read."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_named: bool = True) -> None:
         self.id = name
+        self.is_named = is_named
 
 
 def made_list(*names: str) -> StudyList:
@@ -98,11 +101,12 @@ def with_model(office: Office, folder: Path, model_folder: Path) -> Office:
 
 
 def test_names_that_may_name_a_person_are_not_shown() -> None:
-    rows = made_list("DOE_JOHN", "case_7", "study-00003").rows
-    assert [row.name for row in rows] == ["study 1", "case_7", "study 3"]
+    rows = made_list("DOE_JOHN", "case_7", "study-00007").rows
+    assert [row.name for row in rows] == ["study 1", "case_7", "study-00007"]
     rows[0].pseudonym = rows[1].pseudonym = "ct-0123456789"
     assert [row.name for row in rows[:2]] == ["ct-0123456789", "case_7"]
     assert "DOE" not in repr(rows)
+    assert ListedStudy(3, Source("study-00001", is_named=False)).name == "study 3"
 
 
 def test_a_search_shows_the_studies_that_have_every_word() -> None:
@@ -166,6 +170,18 @@ def test_a_folder_is_listed_with_reports_and_faults(office: Office, folder: Path
     office.listed.list.search("nodule")
     assert [office.rows[i].name for i in office.listed.list.shown] == ["case_10", "study 4"]
     assert office.refused == []
+
+
+def test_what_could_not_be_searched_is_said_until_another_list_is_open(
+    office: Office, folder: Path
+) -> None:
+    deep = folder.joinpath(*"abcdefghij")
+    deep.mkdir(parents=True)
+    office.open_list(folder)
+    assert office.listed.list.left_out == "Folders more than 8 deep were not searched."
+    shutil.rmtree(folder / "a")
+    office.open_list(folder)
+    assert office.listed.list.left_out == ""
 
 
 def test_a_list_that_cannot_be_read_leaves_the_one_that_is_there(
@@ -341,6 +357,49 @@ def test_encoded_scans_that_are_forgotten_are_to_be_encoded_again(with_model: Of
     office.encoding.find_states()
     office.wait()
     assert office.encoding.to_encode == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("of_the_list", [True, False])
+def test_what_is_being_encoded_is_forgotten_too(
+    with_model: Office, monkeypatch: pytest.MonkeyPatch, of_the_list: bool
+) -> None:
+    office, plain = with_model, Encoder.encode
+    made, held = threading.Event(), threading.Event()
+
+    def encode(encoder, volume, tell):
+        encoded = plain(encoder, volume, lambda *how_far: None)
+        made.set()
+        held.wait(30)
+        return encoded
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    if of_the_list:
+        office.encoding.encode_all()
+    else:
+        office.listed.open_row(0)
+        office.wait()
+        office.evidence.encode()
+    assert made.wait(30)
+    office.mailbox.read()
+    office.encoding.forget()
+    held.set()
+    office.wait()
+    folder = office.evidence.cache.folder
+    assert not folder.exists() or list(folder.iterdir()) == []
+    assert office.states == [""] * 4
+
+
+def test_a_file_that_is_replaced_after_it_was_read_is_not_known_to_be_encoded(
+    with_model: Office, folder: Path
+) -> None:
+    office = with_model
+    office.listed.open_row(0)
+    office.wait()
+    save_nifti(folder / "case_2.nii.gz", np.roll(chest(), 9, axis=1), AFFINE)  # another scan
+    office.evidence.encode()
+    office.wait()
+    office.open_list(folder)
+    assert office.states == [""] * 4
 
 
 def test_a_study_that_was_opened_is_known_to_be_encoded(with_model: Office) -> None:

@@ -239,3 +239,14 @@ def test_closing_while_studies_are_listed_and_encoded_leaves_no_thread_behind(
         return [thread.name for thread in new if thread.name.startswith("simcrop-")]
 
     settled(qtbot, lambda: not left())
+
+
+def test_the_line_says_what_could_not_be_searched(window, panel) -> None:
+    studies = window.studies_list.list
+    studies.left_out = "Folders more than 8 deep were not searched."
+    panel.tell()
+    said = panel.state.text()
+    studies.left_out = ""
+    panel.tell()
+    assert ". Folders more than 8 deep were not searched." in said
+    assert "Folders" not in panel.state.text()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.outputs import whole_file
+from simcrop_core.outputs import remove_partial, whole_file
 from simcrop_core.store.index import SCHEMA, read_settings
 from simcrop_core.store.settings import StoreSettings
 from simcrop_core.study import StudySource
@@ -65,6 +65,7 @@ def agree_on_settings(folder: Path, name: str, settings: StoreSettings) -> bool:
                 remedy="Name another folder, or prepare with the settings it was begun with.",
             )
         return False
+    remove_partial(folder, ["store.json"])
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN)
     if others:
         raise SimCroPError(

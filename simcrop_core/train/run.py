@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from simcrop_core.errors import SimCroPError
-from simcrop_core.outputs import refuse_unwritable, whole_file
+from simcrop_core.outputs import is_partial, refuse_unwritable, remove_partial, whole_file
 from simcrop_core.train.config import LoopConfig
 from simcrop_core.train.events import (
     EVENTS_NAME,
@@ -123,6 +123,7 @@ class Run:
         lock = RunLock(place / LOCK_NAME).take()
         try:
             _refuse_run(place)  # another was faster
+            remove_partial(place, [CONFIG_NAME])
             for name in _OF_NO_STEP:
                 (place / name).unlink(missing_ok=True)
             _write_config(place, config)
@@ -271,7 +272,8 @@ def _refuse_other_things(place: Path) -> None:
         entries = {entry.name for entry in place.iterdir()}
     except OSError as e:
         raise _cannot_make(e, place) from e
-    if entries - {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", SCANS_NAME, *_OF_NO_STEP}:
+    entries -= {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", SCANS_NAME, *_OF_NO_STEP}
+    if any(not is_partial(name, [CONFIG_NAME]) for name in entries):
         raise SimCroPError(
             "This folder holds other things",
             code="exists",

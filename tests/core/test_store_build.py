@@ -74,6 +74,12 @@ def test_a_store_is_not_made_among_other_things(tmp_path: Path) -> None:
     assert not (tmp_path / "store.json").exists()
 
 
+def test_a_store_killed_while_its_settings_were_written_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789ab-store.json").write_text('{"sch')
+    assert build(tmp_path, MadeSource(0)).prepared == 1
+    assert not list(tmp_path.glob(".*-store.json"))
+
+
 def test_patients_are_the_same_in_any_case() -> None:
     @dataclass
     class Of:

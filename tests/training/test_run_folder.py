@@ -209,6 +209,19 @@ def test_a_run_is_made_once_and_never_over_other_things(tmp_path: Path, store: P
     assert (tmp_path / "logged" / "log.txt").read_text().startswith("who")
 
 
+def test_a_run_killed_while_its_configuration_was_written_is_begun_anew(
+    tmp_path: Path, store: Path
+) -> None:
+    hidden = tmp_path / "run" / ".0123456789ab-config.json"
+    hidden.parent.mkdir()
+    hidden.write_text('{"for')
+    config = tiny_config(store)
+    assert Run.check(tmp_path / "run", config, resume=True) is False
+    Run.create(tmp_path / "run", config).close()
+    assert read_run_config(tmp_path / "run") == config
+    assert not hidden.exists()
+
+
 def test_whether_a_folder_can_be_trained_in_is_known_before_a_model_is_built(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 WindowName = Literal["auto", "lung", "mediastinum", "soft", "bone"]
@@ -14,7 +15,7 @@ WindowName = Literal["auto", "lung", "mediastinum", "soft", "bone"]
 PLANES: tuple[PlaneName, ...] = get_args(PlaneName)
 
 
-class FigureSpec(BaseModel):
+class FigureSpec(Frozen):
     """How a figure of sentences and their evidence is drawn.
 
     Raises
@@ -22,8 +23,6 @@ class FigureSpec(BaseModel):
     SimCroPError
         On construction, if a field is unknown or its value cannot be drawn.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sentences: tuple[int, ...] | None = Field(
         None,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from simcrop_core.frozen import Frozen
 from simcrop_core.geometry import axis_aligned_affine
 
 
-class InputSpec(BaseModel):
+class InputSpec(Frozen):
     """The model's input: how a scan is oriented, resampled, windowed and cut.
 
     Defaults are the paper's (section 3: 1.5 x 1.5 x 3.0 mm, 224 x 224 x 112, patches of
     16 x 16 x 8, HU clipped to [-1000, 1000] and mapped to [-1, 1]).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shape: tuple[int, int, int] = Field(
         (224, 224, 112), description="Voxels of the input along its three axes (H, W, D)."

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from simcrop_core.frozen import Frozen
 from simcrop_core.train.classification_tasks import TASKS, Share, Task
 from simcrop_core.train.finetuning_classification import ClassificationDataConfig
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class HeadConfig(_Config):
+class HeadConfig(Frozen):
     """How the linear head is fitted; what is None is as the authors fit this task's share."""
 
     lr: float | None = Field(default=None, gt=0, le=10, description="Highest learning rate.")
@@ -30,7 +27,7 @@ class HeadConfig(_Config):
     clip_norm: float = Field(default=1.0, gt=0, description="Longest gradient.")
 
 
-class ProbeConfig(_Config):
+class ProbeConfig(Frozen):
     """A linear probe: a linear head on an encoder that is not changed."""
 
     schema_version: Literal[1] = Field(default=1, description="Version of this layout.")

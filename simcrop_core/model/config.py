@@ -15,13 +15,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config_parts import CXR_BERT as CXR_BERT
 from simcrop_core.model.config_parts import MINILM as MINILM
 from simcrop_core.model.config_parts import UNTRAINED as UNTRAINED
 from simcrop_core.model.config_parts import ClassificationConfig as ClassificationConfig
 from simcrop_core.model.config_parts import FormulaPosition as FormulaPosition
-from simcrop_core.model.config_parts import Frozen, heads_divide
 from simcrop_core.model.config_parts import FusionConfig as FusionConfig
 from simcrop_core.model.config_parts import ImageDecoderConfig as ImageDecoderConfig
 from simcrop_core.model.config_parts import PositionKind as PositionKind
@@ -31,6 +31,7 @@ from simcrop_core.model.config_parts import SegmentationConfig as SegmentationCo
 from simcrop_core.model.config_parts import TextConfig as TextConfig
 from simcrop_core.model.config_parts import TextDecoderConfig as TextDecoderConfig
 from simcrop_core.model.config_parts import VisionConfig as VisionConfig
+from simcrop_core.model.config_parts import heads_divide
 
 SCHEMA_VERSION = 1
 

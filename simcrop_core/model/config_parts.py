@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from simcrop_core.frozen import Frozen
 
 CXR_BERT = "microsoft/BiomedVLP-CXR-BERT-specialized"
 MINILM = "minilm"
@@ -13,12 +15,6 @@ UNTRAINED = "untrained"
 
 FormulaPosition = Literal["sincos3d", "official2axis"]
 PositionKind = Literal["sincos3d", "official2axis", "loaded"]
-
-
-class Frozen(BaseModel):
-    """A configuration that nothing changes and that knows all its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def heads_divide(width: int, heads: int, what: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from simcrop_core.frozen import Frozen
 
 
-class ObjectiveFields(BaseModel):
-    """Root of all settings of objectives: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ObjectiveFields(Frozen):
+    """Root of all settings of objectives."""
 
 
 class MaskedImageFields(ObjectiveFields):

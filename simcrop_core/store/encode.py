@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 from simcrop_core.outputs import whole_file
 from simcrop_core.store.cluster import Submit
 from simcrop_core.store.record import Record
@@ -39,10 +40,8 @@ _AT_ONCE = 32
 _Report = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-class TextSettings(BaseModel):
+class TextSettings(Frozen):
     """Which frozen encoder reads the texts, and how its vectors are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(
         default="minilm",

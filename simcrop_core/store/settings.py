@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 from simcrop_core.input_spec import InputSpec
 
 Shape = tuple[int, int, int]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoreSettings(_Config):
+class StoreSettings(Frozen):
     """What every volume of a store has in common; a store never mixes two of these."""
 
     spec: InputSpec = Field(default=InputSpec(), description="How a scan is prepared.")
@@ -104,7 +101,7 @@ def cell_shape(patch_shape: Sequence[int]) -> Shape:
     return a, b, c
 
 
-class AugmentationConfig(_Config):
+class AugmentationConfig(Frozen):
     """What is done to a training sample; never a left-right flip, for reports name sides.
 
     Crops alone by default. Each of the others is drawn anew for every sample, uniformly up to

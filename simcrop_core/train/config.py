@@ -6,18 +6,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, Field, create_model, model_validator
 
+from simcrop_core.frozen import Frozen
 from simcrop_core.model.config import ModelConfig, TextConfig, TextDecoderConfig
 from simcrop_core.objectives.config import ObjectiveConfig
 from simcrop_core.phantoms import VALIDATION_SEED
 from simcrop_core.store.settings import AugmentationConfig
-
-
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _changes(config: type[BaseModel], without: frozenset[str] = frozenset()) -> type[BaseModel]:
@@ -36,7 +33,7 @@ def _changes(config: type[BaseModel], without: frozenset[str] = frozenset()) -> 
             limited = Annotated[limited, limit]
         text = f"{field.description} None: as in the preset."
         fields[name] = (limited | None, Field(default=None, description=text))
-    return create_model(f"{config.__name__}Changes", __base__=_Config, **fields)
+    return create_model(f"{config.__name__}Changes", __base__=Frozen, **fields)
 
 
 def _part(annotation: Any) -> type[BaseModel] | None:
@@ -53,7 +50,7 @@ _NO_CHANGES = {
     TextDecoderConfig: frozenset({"vocabulary_size"}),
 }
 if TYPE_CHECKING:
-    ModelChanges = _Config
+    ModelChanges = Frozen
 else:
     ModelChanges = _changes(
         ModelConfig,
@@ -112,7 +109,7 @@ class ModelSource(ModelChanges):
         return {name: value for name, value in found.items() if value != {}}
 
 
-class DataConfig(_Config):
+class DataConfig(Frozen):
     """The studies that are seen."""
 
     store: str | None = Field(
@@ -165,7 +162,7 @@ class DataConfig(_Config):
         return self
 
 
-class OptimConfig(_Config):
+class OptimConfig(Frozen):
     """AdamW with warm-up and cosine; defaults are the paper's and those of MAE, MRM and ECAMP."""
 
     lr: float = Field(default=1.5e-4, gt=0, le=10, description="Highest learning rate.")
@@ -203,7 +200,7 @@ class OptimConfig(_Config):
         return self
 
 
-class RunSettings(_Config):
+class RunSettings(Frozen):
     """How long, how many at once, and on what."""
 
     epochs: float | None = Field(
@@ -313,7 +310,30 @@ class LoopConfig(Protocol):
     def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
 
 
-class RunConfig(_Config):
+class LoopSettings(Frozen):
+    """How it learns and for how long: what every configuration that trains has."""
+
+    if TYPE_CHECKING:  # each declares them itself, where its form shows them
+        optim: OptimConfig
+        run: RunSettings
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        """What the run's length, warm-up and horizon are counted in."""
+        return "epochs" if self.run.epochs is not None else "steps"
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        length = self.run.steps or self.run.epochs
+        if length is not None and self.optim.horizon is None and self.optim.warmup >= length:
+            raise ValueError(
+                f"A warm-up of {self.optim.warmup:g} {self.unit} does not end within a run of "
+                f"{length:g}."
+            )
+        return self
+
+
+class RunConfig(LoopSettings):
     """Everything that makes a run; saved with every checkpoint."""
 
     format: ClassVar[str] = "simcrop-run"
@@ -327,18 +347,3 @@ class RunConfig(_Config):
     objective: ObjectiveConfig = Field(description="What the model learns from.")
     optim: OptimConfig = Field(default=OptimConfig(), description="How it learns.")
     run: RunSettings = Field(description="How long, how many at once, and on what.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RunConfig:
-        length = self.run.steps or self.run.epochs
-        if length is not None and self.optim.horizon is None and self.optim.warmup >= length:
-            raise ValueError(
-                f"A warm-up of {self.optim.warmup:g} {self.unit} does not end within a run of "
-                f"{length:g}."
-            )
-        return self
-
-    @property
-    def unit(self) -> Literal["epochs", "steps"]:
-        """What the run's length, warm-up and horizon are counted in."""
-        return "epochs" if self.run.epochs is not None else "steps"

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from simcrop_core.datasets.btcv import ORGANS
 from simcrop_core.datasets.luna16 import STRUCTURES
-from simcrop_core.train.config import OptimConfig, RunSettings
+from simcrop_core.frozen import Frozen
+from simcrop_core.train.config import LoopSettings, OptimConfig, RunSettings
 
 Split = Literal["train", "valid", "test"]
-
-
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ SEGMENTATION_TASKS: dict[str, SegmentationTask] = {
 }
 
 
-class SegmentationDataConfig(_Config):
+class SegmentationDataConfig(Frozen):
     """The scans, and what is cut from them."""
 
     task: Literal["btcv", "luna16"] = Field(description="Which task: structures, lists, spacing.")
@@ -114,7 +111,7 @@ class SegmentationDataConfig(_Config):
     )
 
 
-class SegmentationHeadConfig(_Config):
+class SegmentationHeadConfig(Frozen):
     """The decoder on the encoder."""
 
     kind: Literal["unetr", "unet", "pyramid"] = Field(
@@ -128,7 +125,7 @@ class SegmentationHeadConfig(_Config):
     )
 
 
-class SegmentationAugmentation(_Config):
+class SegmentationAugmentation(Frozen):
     """How crops are varied, besides where they are cut; each chance is of its own."""
 
     flip: float = Field(default=0.2, ge=0, le=1, description="Chance of mirroring, for each axis.")
@@ -152,7 +149,7 @@ class SegmentationAugmentation(_Config):
     noise_chance: float = Field(default=0.1, ge=0, le=1, description="Chance of that.")
 
 
-class SegmentationRunConfig(_Config):
+class SegmentationRunConfig(LoopSettings):
     """Fine-tuning of a pre-trained encoder with a decoder, for segmentation."""
 
     format: ClassVar[str] = "simcrop-segmentation"
@@ -196,11 +193,6 @@ class SegmentationRunConfig(_Config):
         return SEGMENTATION_TASKS[self.data.task]
 
     @property
-    def unit(self) -> Literal["epochs", "steps"]:
-        """What the run's length, warm-up and horizon are counted in."""
-        return "epochs" if self.run.epochs is not None else "steps"
-
-    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         return self.data.spacing_mm or self.task.spacing_mm
 
@@ -217,12 +209,6 @@ class SegmentationRunConfig(_Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> SegmentationRunConfig:
-        length = self.run.steps or self.run.epochs
-        if length is not None and self.optim.horizon is None and self.optim.warmup > length:
-            raise ValueError(
-                f"A warm-up of {self.optim.warmup:g} {self.unit} does not end within a run of "
-                f"{length:g}."
-            )
         if self.run.world_size > 1:
             raise ValueError("A decoder is fine-tuned on one device: set run.devices to 1.")
         return self

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from simcrop_core.frozen import Frozen
 from simcrop_core.train.classification_tasks import TASKS, Task
-from simcrop_core.train.config import OptimConfig, RunSettings
+from simcrop_core.train.config import LoopSettings, OptimConfig, RunSettings
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClassificationDataConfig(_Config):
+class ClassificationDataConfig(Frozen):
     """The scans and their lists."""
 
     task: Literal["ct-rate", "radchestct", "cc-ccii", "luna16"] = Field(
@@ -63,7 +60,7 @@ class TunedDataConfig(ClassificationDataConfig):
     )
 
 
-class ClassificationRunConfig(_Config):
+class ClassificationRunConfig(LoopSettings):
     """Fine-tuning of a whole pre-trained encoder with a linear head, for classification."""
 
     format: ClassVar[str] = "simcrop-classification"
@@ -100,19 +97,8 @@ class ClassificationRunConfig(_Config):
     def task(self) -> Task:
         return TASKS[self.data.task]
 
-    @property
-    def unit(self) -> Literal["epochs", "steps"]:
-        """What the run's length, warm-up and horizon are counted in."""
-        return "epochs" if self.run.epochs is not None else "steps"
-
     @model_validator(mode="after")
     def _consistent(self) -> ClassificationRunConfig:
-        length = self.run.steps or self.run.epochs
-        if length is not None and self.optim.horizon is None and self.optim.warmup >= length:
-            raise ValueError(
-                f"A warm-up of {self.optim.warmup:g} {self.unit} does not end within a run of "
-                f"{length:g}."
-            )
         if self.run.world_size > 1:
             raise ValueError("An encoder is fine-tuned on one device: set run.devices to 1.")
         return self

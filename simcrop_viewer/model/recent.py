@@ -9,6 +9,7 @@ from psygnal import Signal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 from simcrop_core.outputs import whole_file
 from simcrop_viewer.model.session_file import is_text
 
@@ -16,10 +17,8 @@ _MOST = 8
 _MOST_BYTES = 1 << 18
 
 
-class RecentStudy(BaseModel):
+class RecentStudy(Frozen):
     """A scan with its report if it had one, or a session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     report: str | None = None

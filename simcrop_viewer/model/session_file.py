@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.frozen import Frozen
 from simcrop_core.outputs import whole_file
 from simcrop_core.report import Report
 from simcrop_viewer.model.figure import FigureSettings
@@ -23,11 +24,7 @@ SUFFIX = ".simcrop"
 _MOST_BYTES = 1 << 20
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SavedFile(_Part):
+class SavedFile(Frozen):
     """Where something was, and what it was.
 
     Attributes
@@ -86,7 +83,7 @@ class SavedFile(_Part):
             )
 
 
-class SavedSession(_Part):
+class SavedSession(Frozen):
     """What is in a ``.simcrop`` file."""
 
     format: Literal["simcrop-session"] = "simcrop-session"

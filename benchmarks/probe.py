@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from made_phantoms import cpu_seconds, labels_of, phantom_on, random_model
 from numpy.typing import NDArray
 
 from simcrop_core.datasets.scans import ScanSource
@@ -30,17 +30,15 @@ from simcrop_core.evaluate.classification import auc_by_label
 from simcrop_core.evaluate.intervals import Estimate
 from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.head import fit_head, probabilities
-from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import write_volume
-from simcrop_core.model import ModelConfig, SimCroP, TextConfig, VisionConfig, load_model, new_model
+from simcrop_core.model import SimCroP, load_model
 from simcrop_core.phantoms import VALIDATION_SEED
-from simcrop_core.phantoms.plan import plan_phantom
-from simcrop_core.phantoms.study import make_phantom
 from simcrop_core.statements import FINDINGS
 from simcrop_core.train.classification_tasks import Share
 
 _SHAPE, _SPACING = (64, 56, 44), (6.0, 6.0, 8.0)
+_SPEC = InputSpec(shape=(48, 48, 40), spacing_mm=_SPACING, patch_shape=(8, 8, 8))
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    model = load_model(arguments.model) if arguments.model else _random_model()
+    model = load_model(arguments.model) if arguments.model else random_model(_SPEC, 3)
     with tempfile.TemporaryDirectory() as folder:
         train, train_NK = _scans(Path(folder), range(arguments.train))
         first = VALIDATION_SEED
@@ -102,13 +100,13 @@ def _compare(
     fresh: list[NDArray[np.float32]] = []
 
     def fitted(way: str, seed: int, made: Callable[[], tuple[Callable[..., object], list[int]]]):
-        start = _cpu()
+        start = cpu_seconds()
         views, encoded = made()
         head = fit_head(
             views, train_NK, tested_ND.shape[1], 0, share,  # type: ignore[arg-type]
             weight_decay=1e-5, clip_norm=1.0, seed=seed,
         ).head  # fmt: skip
-        seconds = _cpu() - start
+        seconds = cpu_seconds() - start
         found_NK = probabilities(head, tested_ND, 0)
         fresh.append(found_NK)
         area = auc_by_label(found_NK, test_NK, FINDINGS, draws=500).overall
@@ -144,30 +142,12 @@ def _scans(folder: Path, seeds: range) -> tuple[list[ScanSource], NDArray[np.int
     """Phantoms as files, and their labels ``(N, 18)``; what is open counts as absent."""
     sources, labels = [], []
     for seed in seeds:
-        center = plan_phantom(seed).scanner.grid.center_mm
-        grid = Grid(_SHAPE, axis_aligned_affine("LPS", _SPACING, center, _SHAPE))
-        study = make_phantom(seed, grid)
+        study = phantom_on(seed, _SHAPE, _SPACING)
         path = folder / f"{study.id}.nii.gz"
         write_volume(path, study.volume)
         sources.append(ScanSource(study.id, str(path)))
-        labels.append([int(label == 1) for label in study.facts.labels().values()])
+        labels.append(list(labels_of(study).values()))
     return sources, np.array(labels, np.int16)
-
-
-def _random_model() -> SimCroP:
-    spec = InputSpec(shape=(48, 48, 40), spacing_mm=(6.0, 6.0, 8.0), patch_shape=(8, 8, 8))
-    config = ModelConfig(
-        name="random",
-        input_spec=spec,
-        vision=VisionConfig(depth=3, width=96, heads=4),
-        text=TextConfig(source="minilm", width=384),
-    )
-    return new_model(config, 0)
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -13,26 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from made_phantoms import LUNA_UID, cpu_seconds, luna_labels, phantom_on, random_model
 
 from simcrop_core.datasets.luna16 import STRUCTURES
 from simcrop_core.finetune.segmentation import FineTuned, run_segmentation
-from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.io import write_labels, write_volume
-from simcrop_core.model import ModelConfig, TextConfig, VisionConfig, new_model, save_model
+from simcrop_core.model import save_model
 from simcrop_core.phantoms import VALIDATION_SEED
-from simcrop_core.phantoms.plan import plan_phantom
-from simcrop_core.phantoms.study import make_phantom
 from simcrop_core.train.finetuning import SegmentationRunConfig
 
 _SHAPE, _SPACING = (64, 56, 44), (6.0, 6.0, 8.0)
-_UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+_SPEC = InputSpec(shape=(48, 48, 48), spacing_mm=_SPACING, patch_shape=(8, 8, 8))
 
 
 def main() -> None:
@@ -49,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         lists = _write_data(place, range(arguments.train), arguments.test)
-        model = arguments.model or str(save_model(_random_model(), place / "model"))
+        model = arguments.model or str(save_model(random_model(_SPEC, 4), place / "model"))
         for head in arguments.heads:
             for share in (None, *arguments.shares):
                 rows.append(_row(place, lists, model, head, share, arguments.steps))
@@ -63,7 +59,7 @@ def _row(
     place: Path, lists: Path, model: str, head: str, share: float | None, steps: int
 ) -> dict[str, Any]:
     """One training; a share of None is the untrained start."""
-    start = _cpu()
+    start = cpu_seconds()
     config = SegmentationRunConfig.model_validate(
         {
             "name": "phantoms",
@@ -92,7 +88,7 @@ def _row(
         "dice_with_background": written["mean_over_cases_with_background"]["dice"],
         "distance_mm": written["mean_over_cases"]["average_surface_distance_mm"],
         "structures": {n: s["dice"] for n, s in written["structures"].items()},
-        "cpu_seconds": round(_cpu() - start, 1),
+        "cpu_seconds": round(cpu_seconds() - start, 1),
     }
 
 
@@ -103,46 +99,17 @@ def _write_data(place: Path, training: range, testing: int) -> Path:
         ("testing", range(VALIDATION_SEED, VALIDATION_SEED + testing)),
     ):
         for seed in seeds:
-            center = plan_phantom(seed).scanner.grid.center_mm
-            grid = Grid(_SHAPE, axis_aligned_affine("LPS", _SPACING, center, _SHAPE))
-            study = make_phantom(seed, grid)
-            assert study.structures_XYZ is not None
-            number = [_number(name) for name in ("", *study.structure_names)]
-            image, mask = (f"{f}/{_UID}{seed}.nii.gz" for f in ("images", "masks_processed"))
+            study = phantom_on(seed, _SHAPE, _SPACING)
+            image, mask = (f"{f}/{LUNA_UID}{seed}.nii.gz" for f in ("images", "masks_processed"))
             for path in (place / image, place / mask):
                 path.parent.mkdir(exist_ok=True)
             write_volume(place / image, study.volume)
-            write_labels(place / mask, np.array(number, np.uint8)[study.structures_XYZ], grid)
+            write_labels(place / mask, luna_labels(study), study.volume.grid)
             pairs[split].append({"image": image, "label": mask})
     labels = {str(n): name for n, name in enumerate(("background", *STRUCTURES))}
     path = place / "dataset_100.json"
     path.write_text(json.dumps({"labels": labels, **pairs}))
     return path
-
-
-def _number(structure: str) -> int:
-    """The label of LUNA16 that a phantom's structure is a part of."""
-    if structure in ("left upper lobe", "left lower lobe"):
-        return 1
-    if structure.startswith("right ") and structure.endswith(" lobe"):
-        return 2
-    return 3 if structure == "trachea" else 0
-
-
-def _random_model() -> Any:
-    spec = InputSpec(shape=(48, 48, 48), spacing_mm=_SPACING, patch_shape=(8, 8, 8))
-    config = ModelConfig(
-        name="random",
-        input_spec=spec,
-        vision=VisionConfig(depth=4, width=96, heads=4),
-        text=TextConfig(source="minilm", width=384),
-    )
-    return new_model(config, 0)
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

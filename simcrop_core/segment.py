@@ -20,9 +20,7 @@ from simcrop_core.volume import CTVolume, Note
 
 if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
-    from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
-    from simcrop_core.model.segmentation import SegmentationNet
-    from simcrop_core.model.unet_segmentation import ResidualUNet
+    from simcrop_core.model.segmentation_head import SegmentationHead
 
 # Slices of the scan that are labelled at a time; keeps the class maps' memory small.
 _SLAB = 16
@@ -192,9 +190,7 @@ def _write_seg(
     )
 
 
-def segmentation_head(
-    model: SimCroP, overlap: float = 0.5
-) -> SegmentationNet | PyramidSegmentation | ResidualUNet:
+def segmentation_head(model: SimCroP, overlap: float = 0.5) -> SegmentationHead:
     """The model's segmentation head; refuses what :func:`segment` would.
 
     Raises

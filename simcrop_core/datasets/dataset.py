@@ -49,17 +49,12 @@ class DatasetSource(StudySource, Protocol):
         ...
 
 
-class ScanFile(Protocol):
-    """A source whose scan lies in one file and can be read without all else."""
+class ReadableScan(Protocol):
+    """A source whose scan can be read without all else that is known of it."""
 
     @property
     def id(self) -> str:
         """As in :class:`~simcrop_core.study.StudySource`."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Where the scan lies."""
         ...
 
     def stamp(self) -> str:
@@ -74,6 +69,15 @@ class ScanFile(Protocol):
         SimCroPError
             It cannot be read.
         """
+        ...
+
+
+class ScanFile(ReadableScan, Protocol):
+    """Such a source whose scan lies in one file."""
+
+    @property
+    def path(self) -> Path:
+        """Where the scan lies."""
         ...
 
 

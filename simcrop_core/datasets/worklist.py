@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from simcrop_core.datasets.ct_rate import CtRateSource, ct_rate_dataset, find_tables
-from simcrop_core.datasets.dataset import Dataset
+from simcrop_core.datasets.dataset import Dataset, ReadableScan
 from simcrop_core.datasets.folder import folder_dataset
 from simcrop_core.datasets.manifest import BATCH_FORM, ManifestSource, file_stamp
 from simcrop_core.datasets.table import header_of
 from simcrop_core.datasets.volume_check import check_volume
 from simcrop_core.errors import SimCroPError
 from simcrop_core.report import Report
-from simcrop_core.volume import CTVolume
 
 if TYPE_CHECKING:
     from simcrop_core.device import Progress
@@ -28,27 +27,8 @@ _CT_RATE = ("train", "valid", "train_fixed", "valid_fixed", "train_preprocessed"
 
 
 @runtime_checkable
-class ReadableSource(Protocol):
-    """A study whose scan and report can be read apart from all else that is known of it."""
-
-    @property
-    def id(self) -> str:
-        """Unique in its list; never a patient's name."""
-        ...
-
-    def stamp(self) -> str:
-        """What changes when the study's files do; quick, reads no voxel, raises nothing."""
-        ...
-
-    def read(self) -> CTVolume:
-        """The scan.
-
-        Raises
-        ------
-        SimCroPError
-            It cannot be read.
-        """
-        ...
+class ReadableSource(ReadableScan, Protocol):
+    """Such a source whose report, too, can be read by itself."""
 
     def read_report(self) -> Report | None:
         """The report, or None where there is none.

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,18 +24,14 @@ from simcrop_core.evaluate.classification import ClassificationResult, accuracy,
 from simcrop_core.finetune.features import ahead, dropped_branches
 from simcrop_core.finetune.head import batches
 from simcrop_core.finetune.lists import Scans
-from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, made_ready, trained_on
+from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, module_of, trained_on
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
-from simcrop_core.train.checkpoint import read_checkpoint
 from simcrop_core.train.finetuning_classification import ClassificationRunConfig
-from simcrop_core.train.launch import restore
+from simcrop_core.train.launch import Opened
 from simcrop_core.train.loop import Training
-from simcrop_core.train.optimiser import make_optimiser
-from simcrop_core.train.run import Run
-from simcrop_core.train.schedule import Schedule
 from simcrop_core.views import center_view, draw_view, take_view, whole_scan
 
 # -- what is seen -------------------------------------------------------------------------------
@@ -161,29 +155,10 @@ class ClassificationObjective(Objective):
 
 
 def assemble(
-    config: ClassificationRunConfig,
-    trained: Scans,
-    held_out: Scans | None,
-    fabric: Fabric,
-    place: Path,
-    run: Run | None,
-    model: SimCroP,
-    checkpoint: Path | None,
-    tell: Progress,
-    stop: Callable[[], bool],
+    config: ClassificationRunConfig, trained: Scans, held_out: Scans | None, opened: Opened
 ) -> Training:
-    """Everything that takes part, in the state of the checkpoint if there is one.
-
-    Raises
-    ------
-    SimCroPError
-        The checkpoint is damaged.
-    """
-    torch.manual_seed(seed_of(config.run.seed, "torch", 0))
-    state = None
-    if checkpoint is not None:
-        state, model = read_checkpoint(checkpoint)
-    model.train()
+    """Everything that takes part."""
+    model = opened.model
     loader = ViewLoader(
         trained,
         model.input_spec,
@@ -192,35 +167,24 @@ def assemble(
         workers=config.data.workers,
     )
     objective = ClassificationObjective(config.task.classes, config.drop_path)
-    module, wrapped = made_ready(config, model, objective, ViewBatch, fabric)
     steps_per_pass = len(loader) / config.run.accumulation
     every = config.run.validate_every
     if config.validate_passes is not None:
         every = max(1, round(config.validate_passes * steps_per_pass))
-    training = Training(
-        config=config,
-        fabric=fabric,
-        module=module,
-        wrapped=wrapped,
-        optimiser=make_optimiser(module, config.optim),
-        schedule=Schedule.of(config, steps_per_pass),
-        data=_Data(loader, held_out),
-        validation=FigureValidation(
+    return opened.training(
+        config,
+        module_of(config, model, objective, ViewBatch),
+        _Data(loader, held_out),
+        steps_per_pass,
+        FigureValidation(
             every,
             lambda training, say: _measure(config, held_out, training, say),
             "figure",
             config.patience,
-            earlier_losses(run, state),
+            earlier_losses(opened),
         ),
-        described=lambda before, step: _described(before, config, step),
-        folder=place,
-        run=run,
-        stop=stop,
-        tell=tell,
+        lambda before, step: _described(before, config, step),
     )
-    if state is not None:
-        restore(training, loader, state)
-    return training
 
 
 def _described(before: ModelConfig, config: ClassificationRunConfig, step: int) -> ModelConfig:

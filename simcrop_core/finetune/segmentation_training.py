@@ -5,37 +5,32 @@ Shapes in names: B crops; C channels (0 is background); H, W, D voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from simcrop_core.counter_random import seed_of
 from simcrop_core.device import Progress, silent
 from simcrop_core.evaluate.pointing import dice
 from simcrop_core.finetune.crops import CropBatch, CropLoader, RawCrops, varied
 from simcrop_core.finetune.segmentation_scans import PreparedScan, ScanFolder
-from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, made_ready, trained_on
+from simcrop_core.finetune.tuned import FigureValidation, earlier_losses, module_of, trained_on
 from simcrop_core.input_spec import InputSpec
 from simcrop_core.model.config import ModelConfig
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import LossTerms, Objective, Ranks
 from simcrop_core.outputs import remove_partial
 from simcrop_core.segment import window_probabilities
-from simcrop_core.train.checkpoint import read_checkpoint
 from simcrop_core.train.finetuning import SegmentationRunConfig
-from simcrop_core.train.launch import restore
+from simcrop_core.train.launch import Opened
 from simcrop_core.train.loop import Training
-from simcrop_core.train.optimiser import make_optimiser
-from simcrop_core.train.run import SCANS_NAME, Run
-from simcrop_core.train.schedule import Schedule
+from simcrop_core.train.run import SCANS_NAME
 from simcrop_core.train.stopping import until_stopped
 
 if TYPE_CHECKING:
@@ -182,61 +177,34 @@ def assemble(
     config: SegmentationRunConfig,
     training_scans: Sequence[ScanSource],
     held_out: Sequence[ScanSource],
-    fabric: Fabric,
-    place: Path,
-    run: Run | None,
-    model: SimCroP,
-    checkpoint: Path | None,
-    tell: Progress,
-    stop: Callable[[], bool],
+    opened: Opened,
 ) -> Training:
-    """Everything that takes part, in the state of the checkpoint if there is one; scans that are
-    not prepared yet are.
+    """Everything that takes part; scans that are not prepared yet are.
 
     Raises
     ------
     SimCroPError
-        A scan cannot be read, or the checkpoint is damaged.
+        A scan cannot be read.
     """
-    torch.manual_seed(seed_of(config.run.seed, "torch", 0))
-    state = None
-    if checkpoint is not None:
-        state, model = read_checkpoint(checkpoint)
-    model.train()
-
-    def asked() -> bool:
-        return stop() or (run is not None and run.stop_requested())
-
-    data = _data(config, training_scans, held_out, place, model, until_stopped(tell, asked))
+    tell = until_stopped(opened.tell, opened.asked_to_stop)
+    data = _data(config, training_scans, held_out, opened.place, opened.model, tell)
     objective = SegmentationObjective(
         background=config.counts_background, encoder=config.encoder == "tuned"
     )
-    module, wrapped = made_ready(config, model, objective, CropBatch, fabric)
-    validation = FigureValidation(
-        config.run.validate_every,
-        lambda training, tell: measure(config, data.held_out or (), training, tell),
-        "dice_with_background" if config.counts_background else "dice",
-        config.patience,
-        earlier_losses(run, state),
+    return opened.training(
+        config,
+        module_of(config, opened.model, objective, CropBatch),
+        data,
+        len(data.loader) / config.run.accumulation,
+        FigureValidation(
+            config.run.validate_every,
+            lambda training, tell: measure(config, data.held_out or (), training, tell),
+            "dice_with_background" if config.counts_background else "dice",
+            config.patience,
+            earlier_losses(opened),
+        ),
+        lambda before, step: described(before, config, step),
     )
-    training = Training(
-        config=config,
-        fabric=fabric,
-        module=module,
-        wrapped=wrapped,
-        optimiser=make_optimiser(module, config.optim),
-        schedule=Schedule.of(config, len(data.loader) / config.run.accumulation),
-        data=data,
-        validation=validation,
-        described=lambda before, step: described(before, config, step),
-        folder=place,
-        run=run,
-        stop=stop,
-        tell=tell,
-    )
-    if state is not None:
-        restore(training, data.loader, state)
-    return training
 
 
 def _data(

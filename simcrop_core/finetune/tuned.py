@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from lightning.fabric import Fabric
 
 from simcrop_core.device import Progress
 from simcrop_core.errors import SimCroPError
@@ -17,14 +16,14 @@ from simcrop_core.model.config import Provenance
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives.base import Objective, Ranks
 from simcrop_core.outputs import whole_file
-from simcrop_core.train.checkpoint import Checkpoint, checkpoints, read_manifest, verify
+from simcrop_core.train.checkpoint import checkpoints, read_manifest, verify
 from simcrop_core.train.config import LoopConfig
 from simcrop_core.train.events import validation_event
-from simcrop_core.train.launch import Assemble, Outcome, launch
+from simcrop_core.train.launch import Assemble, Opened, Outcome, launch
 from simcrop_core.train.lock import LOCK_NAME, RunLock
 from simcrop_core.train.loop import Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
-from simcrop_core.train.run import CHECKPOINTS_NAME, Run
+from simcrop_core.train.run import CHECKPOINTS_NAME
 from simcrop_core.train.stopping import StopAskedError, until_stopped
 from simcrop_core.train.validation import Validated, Validation
 from simcrop_core.volume import Note
@@ -122,22 +121,16 @@ def run_and_test(
         lock.release()
 
 
-def made_ready(
-    config: LoopConfig,
-    model: SimCroP,
-    objective: Objective,
-    batch: type[Any],
-    fabric: Fabric,
-) -> tuple[TrainingModule, Any]:
-    """The module that is trained, on its device, and what Fabric wraps it in; only what the
-    objective trains has gradients."""
+def module_of(
+    config: LoopConfig, model: SimCroP, objective: Objective, batch: type[Any]
+) -> TrainingModule:
+    """What is trained; only what the objective trains has gradients."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(objective.trains(name))
     module = TrainingModule(model, objective, Ranks(), batch).train()
     if config.run.compile:
         compile_blocks(module)
-    module = module.to(fabric.device)
-    return module, fabric.setup_module(module)
+    return module
 
 
 def origin_notes(source: str | None, *, validated: bool) -> list[Note]:
@@ -152,11 +145,12 @@ def origin_notes(source: str | None, *, validated: bool) -> list[Note]:
     return notes
 
 
-def earlier_losses(run: Run | None, state: Checkpoint | None) -> list[float]:
-    """The losses of a run's validations up to a checkpoint."""
-    if run is None or state is None:
+def earlier_losses(opened: Opened) -> list[float]:
+    """The losses of a run's validations up to the checkpoint that it goes on from."""
+    state = opened.state
+    if opened.run is None or state is None:
         return []
-    events = (e for e in run.events() if e["event"] == "validation")
+    events = (e for e in opened.run.events() if e["event"] == "validation")
     return [float(e["loss"]) for e in events if e["step"] <= state.step]
 
 

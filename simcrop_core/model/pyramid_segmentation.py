@@ -20,35 +20,24 @@ from simcrop_core.model.pyramid import (
     seen_voxels,
     windowed,
 )
+from simcrop_core.model.segmentation_head import SegmentationHead
 from simcrop_core.model.vision import VisionEncoder, VisionFeatures, check_region
 
 
-class PyramidSegmentation(nn.Module):
+class PyramidSegmentation(SegmentationHead):
     """Features of a pyramid -> a label for every voxel.
 
     What half cells have learnt is handed down to their fine cells, each of which gives its voxels a
     few channels each (sub-pixel convolution, Shi et al., CVPR 2016). With these and with its own
     value, a voxel finds its class by two layers that all voxels share. No cell needs another
     here, so training may look at any choice of them.
-
-    Parameters
-    ----------
-    config
-        Labels, width, region.
-    encoder
-        The model's own vision encoder; used, not owned.
-    input_shape
-        The model's input in voxels: the region where the configuration names none.
     """
 
     def __init__(
         self, config: SegmentationConfig, encoder: VisionEncoder, input_shape: Shape3
     ) -> None:
-        super().__init__()
+        super().__init__(config, encoder, input_shape)
         assert isinstance(encoder.patch_embed, ConvPyramid)
-        self.config = config
-        self.roi: Shape3 = config.roi or input_shape
-        self._encoder = (encoder,)  # a tuple, so that it is not registered a second time
         self.cell_shape = encoder.patch_embed.fine_shape
         channels, width = encoder.config.stem_width, config.feature_width
         self.classes = len(config.labels) + 1
@@ -59,13 +48,8 @@ class PyramidSegmentation(nn.Module):
         self.own = nn.Linear(seen_voxels((1, 1, 1)), width)
         self.out = nn.Linear(width, self.classes)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of channels 1, 2, ...; channel 0 is background."""
-        return self.config.labels
-
     def initialise(self) -> None:
-        """Fresh weights from torch's random stream."""
+        """As :meth:`SegmentationHead.initialise`."""
         for layer in (self.context, self.cut, self.own, self.out):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -85,15 +69,9 @@ class PyramidSegmentation(nn.Module):
         return self.out(F.gelu(given + self.own(windowed(voxels_MP[..., None]))))
 
     def forward(self, x_B1HWD: Tensor) -> Tensor:
-        """Logits ``(B, labels + 1, H, W, D)`` of a prepared region of :attr:`roi` voxels.
-
-        Raises
-        ------
-        SimCroPError
-            The input is not of that shape.
-        """
+        """As :meth:`SegmentationHead.forward`."""
         check_region(x_B1HWD, self.roi)
-        fine = self.fine(self._encoder[0](x_B1HWD))
+        fine = self.fine(self.encoder(x_B1HWD))
         voxels = patchify(x_B1HWD, self.cell_shape)
         logits = self.logits(fine.flatten(1, 3), voxels)
         B, h, w, d = fine.shape[:4]

@@ -7,13 +7,12 @@ Shapes in names: B batch; C channels (0 is background); H, W, D voxels; h, w, d 
 
 from __future__ import annotations
 
-import math
-
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock, get_conv_layer
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
 from simcrop_core.model.config import SegmentationConfig
+from simcrop_core.model.segmentation_head import SegmentationHead
 from simcrop_core.model.vision import Shape3, VisionEncoder, check_region
 
 LEVELS = 4  # doublings from patch to voxel in UNETR
@@ -74,27 +73,47 @@ def skip_path(width: int, channels: int, kernels: list[Shape3]) -> nn.Sequential
     return nn.Sequential(*path)
 
 
-class SegmentationNet(nn.Module):
-    """Encoder features at four depths -> a label for every voxel.
-
-    Parameters
-    ----------
-    config
-        Labels, widths, region, and how the encoder is used.
-    encoder
-        The model's own vision encoder; used, not owned, so that it is stored once.
-    input_shape
-        The model's input in voxels: the region where the configuration names none.
-    """
+class TappedHead(SegmentationHead):
+    """A head of convolutions on a transformer's tokens at four depths."""
 
     def __init__(
         self, config: SegmentationConfig, encoder: VisionEncoder, input_shape: Shape3
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.roi: Shape3 = config.roi or input_shape
-        self._encoder = (encoder,)  # a tuple, so that it is not registered a second time
+        super().__init__(config, encoder, input_shape)
         self.taps = tapped_blocks(encoder.config.depth)
+
+    def initialise(self) -> None:
+        """Fresh weights from torch's random stream, as torch initialises convolutions."""
+        for part in self.modules():
+            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d):
+                part.reset_parameters()
+
+    def volumes(self, x_B1HWD: Tensor) -> list[Tensor]:
+        """The tokens of a region at the tapped depths and at the end, each ``(B, D, h, w, d)``.
+
+        Raises
+        ------
+        SimCroPError
+            The input is not of :attr:`roi` voxels.
+        """
+        check_region(x_B1HWD, self.roi)
+        encoder = self.encoder
+        position = "official2axis" if self.config.position == "official2axis" else None
+        found = encoder(x_B1HWD, taps=self.taps, position=position, cls_token=self.config.cls_token)
+        grid = [n // p for n, p in zip(self.roi, encoder.patch_shape, strict=True)]
+        return [
+            tokens_BND.transpose(1, 2).unflatten(2, grid).contiguous()
+            for tokens_BND in (*found.hidden, encoder.fc_norm(found.patches_BND))
+        ]
+
+
+class SegmentationNet(TappedHead):
+    """UNETR: a skip path up from each depth."""
+
+    def __init__(
+        self, config: SegmentationConfig, encoder: VisionEncoder, input_shape: Shape3
+    ) -> None:
+        super().__init__(config, encoder, input_shape)
         width, f = encoder.config.width, config.feature_width
         kernels = upsampling_kernels(encoder.patch_shape)
         self.skip_voxels = UnetrBasicBlock(3, 1, f, 3, 1, norm_name="instance", res_block=True)
@@ -107,49 +126,15 @@ class SegmentationNet(nn.Module):
         self.up_voxels = up_block(2 * f, f, kernels[3])
         self.out = UnetOutBlock(3, f, len(config.labels) + 1)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of channels 1, 2, ...; channel 0 is background."""
-        return self.config.labels
-
-    def initialise(self) -> None:
-        """Fresh weights from torch's random stream, as torch initialises convolutions."""
-        for part in self.modules():
-            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d):
-                part.reset_parameters()
-
     def forward(self, x_B1HWD: Tensor) -> Tensor:
-        """Logits ``(B, labels + 1, H, W, D)`` of a prepared region of :attr:`roi` voxels.
-
-        Raises
-        ------
-        SimCroPError
-            The input is not of that shape.
-        """
-        check_region(x_B1HWD, self.roi)
-        encoder = self._encoder[0]
-        position = "official2axis" if self.config.position == "official2axis" else None
-        features = encoder(
-            x_B1HWD, taps=self.taps, position=position, cls_token=self.config.cls_token
-        )
-        first, second, third = (self._volume(tokens) for tokens in features.hidden)
-        last = self._volume(encoder.fc_norm(features.patches_BND))
+        """As :meth:`SegmentationHead.forward`."""
+        first, second, third, last = self.volumes(x_B1HWD)
         up = self.up_3(last, self.skip_3(third))
         up = self.up_2(up, self.skip_2(second))
         up = self.up_1(up, self.skip_1(first))
         up = self.up_voxels(up, self.skip_voxels(x_B1HWD))
         logits: Tensor = self.out(up)
         return logits
-
-    def _volume(self, tokens_BND: Tensor) -> Tensor:
-        return feature_volume(tokens_BND, self.roi, self._encoder[0].patch_shape)
-
-
-def feature_volume(tokens_BND: Tensor, roi: Shape3, patch_shape: Shape3) -> Tensor:
-    """Patch tokens of a region as a volume of channels, ``(B, D, h, w, d)``."""
-    grid = [n // p for n, p in zip(roi, patch_shape, strict=True)]
-    assert tokens_BND.shape[1] == math.prod(grid)
-    return tokens_BND.transpose(1, 2).unflatten(2, grid).contiguous()
 
 
 def up_block(channels_in: int, channels_out: int, kernel: Shape3) -> UnetrUpBlock:

@@ -30,10 +30,8 @@ from simcrop_core.model.vision import (
 )
 
 if TYPE_CHECKING:
-    from simcrop_core.model.pyramid_segmentation import PyramidSegmentation
-    from simcrop_core.model.segmentation import SegmentationNet
+    from simcrop_core.model.segmentation_head import SegmentationHead
     from simcrop_core.model.text import EncodedSentences, TextEncoder
-    from simcrop_core.model.unet_segmentation import ResidualUNet
 
 
 class SimCroP(nn.Module):
@@ -85,7 +83,7 @@ class SimCroP(nn.Module):
         self.image_decoder: ImageDecoder | None = None
         self.fusion: CrossGranularityFusion | None = None
         self.text_decoder: TextDecoder | None = None
-        self.segmentation: SegmentationNet | PyramidSegmentation | ResidualUNet | None = None
+        self.segmentation: SegmentationHead | None = None
         if config.image_decoder is not None:
             self.image_decoder = ImageDecoder(
                 config.image_decoder,

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from simcrop_core.model.config import SegmentationConfig
 from simcrop_core.model.segmentation import (
     LEVELS,
-    feature_volume,
+    TappedHead,
     skip_path,
-    tapped_blocks,
     up_block,
     upsampling_kernels,
 )
-from simcrop_core.model.vision import Shape3, VisionEncoder, check_region
+from simcrop_core.model.vision import Shape3, VisionEncoder
 
 #: More channels than this at coarse levels cost much and bring little (nnU-Net's bound).
 MOST_CHANNELS = 320
@@ -32,27 +31,13 @@ MOST_CHANNELS = 320
 SUPERVISED = 2
 
 
-class ResidualUNet(nn.Module):
-    """Voxels and encoder features at four depths -> a label for every voxel.
-
-    Parameters
-    ----------
-    config
-        Labels, width at full resolution, region, and how the encoder is used.
-    encoder
-        The model's own vision encoder; used, not owned, so that it is stored once.
-    input_shape
-        The model's input in voxels: the region where the configuration names none.
-    """
+class ResidualUNet(TappedHead):
+    """Voxels and encoder features at four depths -> a label for every voxel."""
 
     def __init__(
         self, config: SegmentationConfig, encoder: VisionEncoder, input_shape: Shape3
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.roi: Shape3 = config.roi or input_shape
-        self._encoder = (encoder,)  # a tuple, so that it is not registered a second time
-        self.taps = tapped_blocks(encoder.config.depth)
+        super().__init__(config, encoder, input_shape)
         width = encoder.config.width
         kernels = upsampling_kernels(encoder.patch_shape)  # coarse to fine
         c = [min(config.feature_width * 2**level, MOST_CHANNELS) for level in range(LEVELS + 1)]
@@ -80,25 +65,8 @@ class ResidualUNet(nn.Module):
             UnetOutBlock(3, c[level], classes) for level in range(SUPERVISED + 1)
         )
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of channels 1, 2, ...; channel 0 is background."""
-        return self.config.labels
-
-    def initialise(self) -> None:
-        """Fresh weights from torch's random stream, as torch initialises convolutions."""
-        for part in self.modules():
-            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d):
-                part.reset_parameters()
-
     def forward(self, x_B1HWD: Tensor) -> Tensor:
-        """Logits ``(B, labels + 1, H, W, D)`` of a prepared region of :attr:`roi` voxels.
-
-        Raises
-        ------
-        SimCroPError
-            The input is not of that shape.
-        """
+        """As :meth:`SegmentationHead.forward`."""
         logits: Tensor = self.outs[0](self._levels(x_B1HWD)[0])
         return logits
 
@@ -109,12 +77,7 @@ class ResidualUNet(nn.Module):
 
     def _levels(self, x_B1HWD: Tensor) -> list[Tensor]:
         """Channels of each level, fine to coarse."""
-        check_region(x_B1HWD, self.roi)
-        encoder = self._encoder[0]
-        position = "official2axis" if self.config.position == "official2axis" else None
-        found = encoder(x_B1HWD, taps=self.taps, position=position, cls_token=self.config.cls_token)
-        tokens = [*found.hidden, encoder.fc_norm(found.patches_BND)]
-        volumes = [feature_volume(t, self.roi, encoder.patch_shape) for t in tokens]
+        volumes = self.volumes(x_B1HWD)
         levels = [self.voxels(x_B1HWD)]
         for level, down in enumerate(self.down, start=1):
             levels.append(down(levels[-1]))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -47,7 +47,7 @@ from simcrop_core.train.events import (
 )
 from simcrop_core.train.failures import disk_refusal, memory_told, of_the_disk
 from simcrop_core.train.heap import keep_freed_memory
-from simcrop_core.train.loop import Training
+from simcrop_core.train.loop import Describe, LoopData, Training
 from simcrop_core.train.module import TrainingModule, compile_blocks
 from simcrop_core.train.optimiser import make_optimiser
 from simcrop_core.train.run import Run
@@ -106,24 +106,85 @@ def train(
         partial(build_model, config.model, config.run.seed),
         partial(_assemble, config),
         resume=resume,
+        text_encoder=config.model.text_encoder,
         stop=stop,
         tell=tell,
     )
 
 
-class Assemble(Protocol):
-    """Puts everything that takes part together, in the state of the checkpoint if there is one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """What :func:`launch` has opened, for the rest of a run to be put together from.
 
-    def __call__(
+    Attributes
+    ----------
+    fabric, place
+        Of the run.
+    run
+        The folder, on the first process; None on the others.
+    model
+        Freshly built, or as in the checkpoint.
+    state
+        The checkpoint that the run goes on from, or None.
+    tell, stop
+        As :func:`train` takes them.
+    """
+
+    fabric: Fabric
+    place: Path
+    run: Run | None
+    model: SimCroP
+    state: Checkpoint | None
+    tell: Progress
+    stop: Callable[[], bool]
+
+    @property
+    def ranks(self) -> Ranks:
+        return Ranks(self.fabric.global_rank, self.fabric.world_size)
+
+    def asked_to_stop(self) -> bool:
+        """Whether somebody wants the run to end, in this process or by its folder."""
+        return self.stop() or (self.run is not None and self.run.stop_requested())
+
+    def training(
         self,
-        fabric: Fabric,
-        place: Path,
-        run: Run | None,
-        model: SimCroP,
-        checkpoint: Path | None,
-        tell: Progress,
-        stop: Callable[[], bool],
-    ) -> Training: ...
+        config: LoopConfig,
+        module: TrainingModule,
+        data: LoopData,
+        steps_per_pass: float,
+        validation: Validation,
+        described: Describe,
+    ) -> Training:
+        """The loop over all that takes part, everything but the weights as in the checkpoint."""
+        module = module.to(self.fabric.device)
+        wrapped = self.fabric.setup_module(module)
+        training = Training(
+            config=config,
+            fabric=self.fabric,
+            module=module,
+            wrapped=wrapped,
+            optimiser=make_optimiser(module, config.optim),
+            schedule=Schedule.of(config, steps_per_pass),
+            data=data,
+            validation=validation,
+            described=described,
+            folder=self.place,
+            run=self.run,
+            stop=self.stop,
+            tell=self.tell,
+            ranks=self.ranks,
+        )
+        if (state := self.state) is not None:
+            rank = training.ranks.rank
+            training.step = state.step
+            restore_optimiser(module, training.optimiser, state.optimiser)
+            data.loader.load_state_dict(state.loader[min(rank, len(state.loader) - 1)])
+            restore_random(state.random, self.fabric.device, rank)
+        return training
+
+
+#: Puts everything that takes part together.
+Assemble = Callable[[Opened], Training]
 
 
 def launch(
@@ -133,6 +194,7 @@ def launch(
     assemble: Assemble,
     *,
     resume: bool = False,
+    text_encoder: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Progress = silent,
 ) -> Outcome:
@@ -144,6 +206,8 @@ def launch(
         Makes or loads the model.
     assemble
         Puts together what takes part.
+    text_encoder
+        For a model that goes on from a checkpoint, which holds no frozen one.
     """
     refuse_in_worker()
     place = Path(folder).expanduser().absolute()
@@ -163,7 +227,12 @@ def launch(
         if step and run is not None and not any(e["event"] == "step" for e in run.events()):
             print(f"{EVENTS_NAME} tells of no step before {step}: it was lost.", file=sys.stderr)
         with memory_told(config.run, model.input_spec):
-            training = assemble(fabric, place, run, model, checkpoint, tell, stop)
+            torch.manual_seed(seed_of(config.run.seed, "torch", fabric.global_rank))
+            state = None
+            if checkpoint is not None:
+                state, model = read_checkpoint(checkpoint, text_encoder=text_encoder)
+            opened = Opened(fabric, place, run, model.train(), state, tell, stop)
+            training = assemble(opened)
             if run is not None:
                 run.rewind(training.step)
                 training.curves = Curves(place, training.step)
@@ -222,70 +291,29 @@ def _on_first(fabric: Fabric, place: Path, do: Callable[[], T]) -> T:
     return result
 
 
-def _assemble(
-    config: RunConfig,
-    fabric: Fabric,
-    place: Path,
-    run: Run | None,
-    model: SimCroP,
-    checkpoint: Path | None,
-    tell: Progress,
-    stop: Callable[[], bool],
-) -> Training:
-    """Everything that takes part, in the state of the checkpoint if there is one."""
-    ranks = Ranks(fabric.global_rank, fabric.world_size)
-    torch.manual_seed(seed_of(config.run.seed, "torch", ranks.rank))
-    state = None
-    if checkpoint is not None:
-        state, model = read_checkpoint(checkpoint, text_encoder=config.model.text_encoder)
-        model.train()
-
-    def asked() -> bool:
-        return stop() or (run is not None and run.stop_requested())
+def _assemble(config: RunConfig, opened: Opened) -> Training:
+    fabric, place, model, state = opened.fabric, opened.place, opened.model, opened.state
 
     def make_phantoms() -> Path:
-        return make_phantom_store(config, model.config, place, tell, asked)
+        return make_phantom_store(config, model.config, place, opened.tell, opened.asked_to_stop)
 
     if config.data.store is None:
         store = _on_first(fabric, place, make_phantoms)
     else:
         store = Path(config.data.store).expanduser()
-    data = open_data(config, model.config, store, place, ranks)
+    data = open_data(config, model.config, store, place, opened.ranks)
     # A model that goes on from a folder keeps the mean it was trained with.
     if state is None and model.config.text_centred and config.model.folder is None:
-        model.set_text_mean(_sentence_mean(fabric, place, data, until_stopped(tell, asked)))
-    module = _module(config, model, ranks, state).to(fabric.device)
-    wrapped = fabric.setup_module(module)
-    optimiser = make_optimiser(module, config.optim)
-    steps_per_epoch = len(data.loader) / config.run.accumulation
-    training = Training(
-        config=config,
-        fabric=fabric,
-        module=module,
-        wrapped=wrapped,
-        optimiser=optimiser,
-        schedule=Schedule.of(config, steps_per_epoch),
-        data=data,
-        validation=Validation(config.run.validate_every, config.run.previews),
-        described=lambda before, step: trained_config(before, config.name, config.objective, step),
-        folder=place,
-        run=run,
-        stop=stop,
-        tell=tell,
-        ranks=ranks,
+        tell = until_stopped(opened.tell, opened.asked_to_stop)
+        model.set_text_mean(_sentence_mean(fabric, place, data, tell))
+    return opened.training(
+        config,
+        _module(config, model, opened.ranks, state),
+        data,
+        len(data.loader) / config.run.accumulation,
+        Validation(config.run.validate_every, config.run.previews),
+        lambda before, step: trained_config(before, config.name, config.objective, step),
     )
-    if state is not None:
-        restore(training, data.loader, state)
-    return training
-
-
-def restore(training: Training, loader: Any, state: Checkpoint) -> None:
-    """Everything but the weights as it was when the checkpoint was saved."""
-    rank = training.ranks.rank
-    training.step = state.step
-    restore_optimiser(training.module, training.optimiser, state.optimiser)
-    loader.load_state_dict(state.loader[min(rank, len(state.loader) - 1)])
-    restore_random(state.random, training.fabric.device, rank)
 
 
 def _sentence_mean(fabric: Fabric, place: Path, data: TrainingData, tell: Progress) -> torch.Tensor:

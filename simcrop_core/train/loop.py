@@ -70,6 +70,8 @@ class LoopLoader(Protocol):
 
     def state_dict(self) -> Any: ...
 
+    def load_state_dict(self, state: Any, /) -> None: ...
+
 
 class LoopData(Protocol):
     """What a process trains on, as far as the loop knows it."""

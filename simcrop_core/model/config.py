@@ -133,9 +133,9 @@ class ModelConfig(Frozen):
     def _segmentation_fits(self, head: SegmentationConfig) -> None:
         if head.kind == "pyramid":
             self._pyramid_head_fits(head)
-        elif self.vision.depth < 4:
+        elif self.vision.depth < 3:  # three of its depths are looked at
             raise ValueError(
-                f"A segmentation head needs an encoder of at least 4 blocks, not "
+                f"A segmentation head needs an encoder of at least 3 blocks, not "
                 f"{self.vision.depth}."
             )
         roi, patch = head.roi or self.input_spec.shape, self.input_spec.patch_shape

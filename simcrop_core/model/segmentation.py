@@ -21,7 +21,7 @@ LEVELS = 4  # doublings from patch to voxel in UNETR
 def tapped_blocks(depth: int) -> tuple[int, int, int]:
     """Blocks (from 0) whose output feeds the skip paths: a quarter, half, three quarters down.
 
-    3, 6 and 9 of 12 as in the authors' code; 2, 4 and 6 of 8.
+    3, 6 and 9 of 12 as in the authors' code; 2, 4 and 6 of 8; all of 3.
     """
     return depth // 4, depth // 2, 3 * depth // 4
 

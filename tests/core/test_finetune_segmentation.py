@@ -322,7 +322,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
 ) -> None:
     shallow = save_model(tiny_encoder(depth=2), tmp_path / "shallow")
     error = refused(tmp_path, segmentation("luna16", luna16, shallow))
-    assert "A segmentation head needs an encoder of at least 4 blocks, not 2" in str(error)
+    assert "A segmentation head needs an encoder of at least 3 blocks, not 2" in str(error)
     error = refused(tmp_path, segmentation("luna16", luna16, model, head={"roi": [16, 16, 12]}))
     assert "is not made of patches of (8, 8, 8)" in str(error)
     error = refused(tmp_path, segmentation("luna16", luna16, model, head={"kind": "pyramid"}))

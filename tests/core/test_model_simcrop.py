@@ -161,7 +161,7 @@ def test_bad_settings_are_one_sentence(arguments: dict[str, Any], code: str) -> 
                 **(BASE | {"vision": VisionConfig(depth=2, width=24, heads=4)}),
                 segmentation=SegmentationConfig(labels=("a",)),
             ),
-            "at least 4 blocks",
+            "at least 3 blocks",
         ),
         (
             lambda: ModelConfig(

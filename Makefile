@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint bench bench-viewer fuzz crash clean
+.PHONY: help setup demo test test-slow lint bench bench-viewer fuzz crash clean
 
 help:
 	@echo "make demo   align the built-in sample study and draw its figure"
 	@echo "make test   run linters and tests"
+	@echo "make test-slow  run the tests that take longest, which make test leaves out"
 	@echo "make lint   run the linters alone"
 	@echo "make bench  measure reading, preparing and encoding"
 	@echo "make bench-viewer  measure the window"
@@ -49,7 +50,10 @@ XVFB := $(shell command -v xvfb-run >/dev/null 2>&1 && echo 'xvfb-run -a -s "-sc
 
 test: lint
 	OMP_NUM_THREADS=1 LIBGL_ALWAYS_SOFTWARE=1 $(XVFB) \
-		$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+		$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --durations=15
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 LIBGL_ALWAYS_SOFTWARE=1 $(XVFB) $(BIN)/python -m pytest -m slow --durations=0
 
 bench: $(READY)
 	$(BIN)/python benchmarks/ingest.py --json benchmarks/results/ingest.json

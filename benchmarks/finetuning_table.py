@@ -181,6 +181,7 @@ def segmented(place: Path, data: Path, model: Path, share: float, seed: int) -> 
                 "fraction": share, "held_out": 0, "spacing_mm": SPACING, "crops": 4, "workers": 0,
                 "prepared": str(place.parent / "scans"),
             },
+            "overlap": 0.25,
             "head": {"kind": "unetr", "roi": (48, 36, 24), "feature_width": 8},
             "optim": {"lr": 1e-3, "warmup": 10, "weight_decay": 1e-5, "beta2": 0.999},
             "run": {
@@ -243,7 +244,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--train", type=int, default=400, help="phantoms of the whole lists")
     parser.add_argument("--test", type=int, default=200, help="unseen phantoms for the probes")
-    parser.add_argument("--segmented", type=int, default=30, help="of them, for segmentation")
+    parser.add_argument("--segmented", type=int, default=20, help="of them, for segmentation")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(words)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simcrop_core.align import align, check_request, encode
-from simcrop_core.cluster import dask_client
+from simcrop_core.cluster import dask_client, refuse_in_worker
 from simcrop_core.datasets.manifest import BATCH_FORM
 from simcrop_core.device import Precision, Progress
 from simcrop_core.errors import SimCroPError
@@ -128,6 +128,7 @@ def align_manifest(
     progress
         Called with what is done, studies done and studies in all.
     """
+    refuse_in_worker()
     studies = read_manifest(manifest)
     model_id = str(model_info(request.model)["id"])
     keys = {study.name: _key(study, request, model_id) for study in studies}

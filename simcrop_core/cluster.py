@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from simcrop_core.errors import SimCroPError
@@ -28,10 +28,42 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Client]:
     Raises
     ------
     SimCroPError
-        No scheduler answers, or it has no workers.
+        No scheduler answers, it has no workers, or they do not start.
     """
-    with _local_client(workers) if scheduler is None else _remote_client(scheduler) as client:
+    own = _local_client(workers) if scheduler is None else _remote_client(scheduler)
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(own)
+        except RuntimeError as e:
+            raise _not_started() from e
         yield client
+
+
+def refuse_in_worker() -> None:
+    """Refuse to begin anew in a worker process that is only importing the script it serves.
+
+    Worker processes import the script that started them; without a guard the script would do in
+    each of them what it is doing already.
+
+    Raises
+    ------
+    SimCroPError
+        ``no-workers``.
+    SystemExit
+        The same in a worker of :func:`dask_client`, whose starter says it.
+    """
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False):  # as multiprocessing itself asks
+        raise SystemExit(1) if "Nanny" in process.name else _not_started()
+
+
+def _not_started() -> SimCroPError:
+    return SimCroPError(
+        "The worker processes did not start",
+        code="no-workers",
+        remedy='If this is a script, put what it does under `if __name__ == "__main__":`, since '
+        "worker processes import it.",
+    )
 
 
 @contextmanager

@@ -17,7 +17,14 @@ import cloudpickle
 
 _SERVER = get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["simcrop_core.train.launch", "simcrop_core.model.checkpoint", "hypothesis", "pytest"]
+    [
+        "simcrop_core.train.launch",
+        "simcrop_core.align",
+        "simcrop_core.figure",
+        "transformers.models.bert.modeling_bert",
+        "hypothesis",
+        "pytest",
+    ]
 )
 
 

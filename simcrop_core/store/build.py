@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simcrop_core.cluster import refuse_in_worker
 from simcrop_core.errors import SimCroPError
 from simcrop_core.outputs import refuse_unwritable, whole_file
-from simcrop_core.store.cluster import Submit, here, refuse_in_worker, workers_for
+from simcrop_core.store.cluster import Submit, here, workers_for
 from simcrop_core.store.codec import checksum
 from simcrop_core.store.encode import TextSettings, encode_texts
 from simcrop_core.store.index import SCHEMA, IndexRow, Part, index_checksum, study_path

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from simcrop_core.cluster import dask_client
-from simcrop_core.errors import SimCroPError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,48 +46,11 @@ def workers_for(workers: int, scheduler: str | None) -> Iterator[Submit]:
         function: Callable[..., Any], jobs: Iterable[tuple[Any, tuple[Any, ...]]]
     ) -> Iterator[tuple[Any, Any]]:
         if not opened:
-            opened.append(stack.enter_context(_started(workers, scheduler)))
+            opened.append(stack.enter_context(dask_client(workers, scheduler)))
         yield from _on(opened[0], function, jobs)
 
     with ExitStack() as stack:
         yield submit
-
-
-@contextmanager
-def _started(workers: int, scheduler: str | None) -> Iterator[Client]:
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(dask_client(workers, scheduler))
-        except RuntimeError as e:
-            raise _not_started() from e
-        yield client
-
-
-def refuse_in_worker() -> None:
-    """Refuse to begin anew in a worker process that is only importing the script it serves.
-
-    Worker processes import the script that started them; without a guard the script would do in
-    each of them what it is doing already.
-
-    Raises
-    ------
-    SimCroPError
-        ``no-workers``.
-    SystemExit
-        The same in a worker of :func:`workers_for`, whose starter says it.
-    """
-    process = multiprocessing.current_process()
-    if getattr(process, "_inheriting", False):  # as multiprocessing itself asks
-        raise SystemExit(1) if "Nanny" in process.name else _not_started()
-
-
-def _not_started() -> SimCroPError:
-    return SimCroPError(
-        "The worker processes did not start",
-        code="no-workers",
-        remedy='If this is a script, put what it does under `if __name__ == "__main__":`, since '
-        "worker processes import it; or ask for one worker, which is this process",
-    )
 
 
 def here(

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import torch
 from lightning.fabric import Fabric
 
+from simcrop_core.cluster import refuse_in_worker
 from simcrop_core.counter_random import seed_of
 from simcrop_core.device import Progress, silent
 from simcrop_core.errors import SimCroPError
 from simcrop_core.model.simcrop import SimCroP
 from simcrop_core.objectives import make_objective
 from simcrop_core.objectives.base import Ranks
-from simcrop_core.store.cluster import refuse_in_worker
 from simcrop_core.train.build import build_model, is_large, trained_config
 from simcrop_core.train.checkpoint import (
     Checkpoint,

@@ -658,17 +658,14 @@ def written(
 
 
 def test_other_processes_write_the_same_bytes(written: Path, tmp_path: Path) -> None:
-    for seed in ("0", "4711"):
-        folder = tmp_path / seed
-        folder.mkdir()
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder)],
-            env={**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": seed},
-            check=True,
-        )
-        for kind in ("png", "pdf", "svg"):
-            name = f"figure.{kind}"
-            assert (folder / name).read_bytes() == (written / name).read_bytes(), (seed, kind)
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(tmp_path)],
+        env={**os.environ, "PYTHONHASHSEED": "4711", "SOURCE_DATE_EPOCH": "4711"},
+        check=True,
+    )
+    for kind in ("png", "pdf", "svg"):
+        name = f"figure.{kind}"
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes(), kind
 
 
 def test_figures_name_no_date_path_or_program_of_the_day(written: Path) -> None:

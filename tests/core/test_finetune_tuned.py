@@ -232,7 +232,7 @@ def test_training_learns_what_a_frozen_start_cannot(
     folders = cc_ccii_task(data / "known", range(6), range(6))
     config = tuning(
         "cc-ccii", folders, model, data={"held_out": 0}, drop_path=0.0,
-        run={"steps": 150, "batch_size": 6, "validate_every": 150, "checkpoint_every": 150},
+        run={"steps": 80, "batch_size": 6, "validate_every": 80, "checkpoint_every": 80},
         optim={"warmup": 10},
     )  # fmt: skip
     result = done(run_classification(tmp_path / "run", config))

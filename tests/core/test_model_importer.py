@@ -75,6 +75,7 @@ def assert_features_are_the_authors(
 # -- the authors' features ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_released_layout_at_full_size(tmp_path: Path) -> None:
     """12 blocks of 768, 2745 rows, beside the head and what MAE's training leaves in the file."""
     state = authors.random_state(12, 768, (16, 16, 8), 2745, seed=2, spread_of=0.02)

@@ -29,6 +29,7 @@ print(faults() - start)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc is meant")
+@pytest.mark.slow
 def test_freed_tensors_cost_no_new_pages() -> None:
     def faults(how: str) -> int:
         words = [sys.executable, "-c", PROGRAM, how]

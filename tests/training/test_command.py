@@ -225,6 +225,7 @@ def test_settings_are_tried_without_starting_anything(capsys: pytest.CaptureFixt
     assert "Name the recipe" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_torchrun_starts_two_processes_by_the_script(
     tmp_path: Path, store: Path, model_folder: Path
 ) -> None:

@@ -181,6 +181,7 @@ def compare(gradients: Path, kind: str, strategy: str) -> None:
 @pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler"
 )
+@pytest.mark.slow
 def test_blocks_that_are_compiled_and_shared_out_give_the_same_gradients(
     gradients: Path, store: Path, tiny_model: SimCroP, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,10 @@ from simcrop_training.cli import main
 from simcrop_training.recipes import recipe
 
 from simcrop_core.errors import SimCroPError
+from simcrop_core.geometry import Grid, axis_aligned_affine
 from simcrop_core.model import load_model
 from simcrop_core.objectives.base import Ranks
+from simcrop_core.phantoms.plan import plan_phantom
 from simcrop_core.phantoms.study import make_phantom
 from simcrop_core.phantoms.truth_classes import CLASSES
 from simcrop_core.segment import segment
@@ -46,7 +48,9 @@ def test_the_starter_learns_from_one_command(classed: Path, tmp_path: Path) -> N
     assert head is not None
     assert (head.kind, head.labels) == ("pyramid", CLASSES)
     assert head.trained == "grounded pre-training, run starter-tiny, step 3"
-    phantom = make_phantom(900_001).volume
+    center = plan_phantom(900_001).scanner.grid.center_mm
+    grid = Grid((60, 52, 40), axis_aligned_affine("LPS", (6, 7, 9), center, (60, 52, 40)))
+    phantom = make_phantom(900_001, grid).volume
     found = segment(model, phantom)
     assert found.labels_XYZ.shape == phantom.hu_XYZ.shape
     assert set(np.unique(found.labels_XYZ)) <= set(range(len(CLASSES) + 1))

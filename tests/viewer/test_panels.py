@@ -203,19 +203,20 @@ def test_lines_of_the_report_break_between_words_and_only_endless_words_within(
     from qtpy.QtGui import QFontMetrics
 
     from simcrop_viewer.model.session import Statement
-    from simcrop_viewer.view.report_panel import _WRAP, ReportPanel, _text
+    from simcrop_viewer.view.report_panel import ReportPanel
+    from simcrop_viewer.view.sentence_list import WRAP, wrapped_text
 
     panel = ReportPanel(desk.session, desk.evidence)
     qtbot.addWidget(panel)
     texts = ("The transverse diameter of the heart is minimally increased.", "a" * 90)
     desk.session.set_statements(tuple(Statement(text, "findings") for text in texts))
     model = panel.list.model()
-    plain, endless = (_text(model.index(row, 0)) for row in (1, 2))  # below their heading
+    plain, endless = (wrapped_text(model.index(row, 0)) for row in (1, 2))  # below their heading
     assert plain == texts[0]
     metrics, rect = QFontMetrics(panel.font()), panel.rect()
     rect.setWidth(metrics.horizontalAdvance("a" * 40))
-    assert metrics.boundingRect(rect, _WRAP, endless).width() <= rect.width()
-    assert metrics.boundingRect(rect, _WRAP, texts[1]).width() > rect.width()
+    assert metrics.boundingRect(rect, WRAP, endless).width() <= rect.width()
+    assert metrics.boundingRect(rect, WRAP, texts[1]).width() > rect.width()
     panel.disconnect_all()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from simcrop_core import __version__
 
+_OWN_PLUGINS = ("napari", "simcrop-viewer")
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -33,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
         "--no-cache",
         action="store_true",
         help="keep no encoded scans in ~/.simcrop/encoded, and take none from there",
+    )
+    made.add_argument(
+        "--safe",
+        action="store_true",
+        help="start without other people's napari plugins, to see whether one of them is at fault",
     )
     made.add_argument("--version", action="version", version=f"simcrop-viewer {__version__}")
     return made
@@ -59,6 +66,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from napari._qt import qt_main_window
 
     qt_main_window.SHOW_QT_WARNING = False
+    if arguments.safe:
+        leave_out_plugins()
 
     from simcrop_core.encoded_cache import EncodedCache
     from simcrop_viewer.model.recent import RecentStudies, usual_place
@@ -80,6 +89,17 @@ def main(words: Sequence[str] | None = None) -> int:
         window.open(arguments.scan, arguments.report)
     napari.run()
     return 0
+
+
+def leave_out_plugins() -> None:
+    """Disable all napari plugins but napari's own and ours, in this process alone."""
+    from npe2 import PluginManager
+
+    plugins = PluginManager.instance()
+    plugins.discover()
+    for manifest in list(plugins.iter_manifests()):
+        if manifest.name not in _OWN_PLUGINS and not plugins.is_disabled(manifest.name):
+            plugins.disable(manifest.name)
 
 
 if __name__ == "__main__":

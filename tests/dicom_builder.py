@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -268,3 +269,35 @@ def write_enhanced(
     if edit is not None:
         edit(ds)
     save(ds, path, transfer_syntax)
+
+
+# -- privacy ------------------------------------------------------------------------------------
+
+CANARY = "CANARYBIRD"
+TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
+#: Text that decides whether and how the images are read.
+NEEDED = {
+    "SpecificCharacterSet",
+    "Modality",
+    "PhotometricInterpretation",
+    "LossyImageCompression",
+}
+
+
+def plant(ds: Dataset) -> int:
+    """The canary in every text element of the standard dictionary that is not needed to read."""
+    planted = 0
+    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
+        group = tag >> 16
+        if vr not in TEXT or not keyword or keyword in NEEDED or group < 8 or retired:
+            continue
+        if group % 2 or group in (0x5400, 0x7FE0):
+            continue
+        ds[tag] = pydicom.DataElement(tag, "LO", CANARY)  # their own types would not take it
+        planted += 1
+    block = ds.private_block(0x0011, CANARY, create=True)
+    block.add_new(1, "LO", CANARY)
+    item = Dataset()
+    item.PatientName = CANARY
+    ds.RequestAttributesSequence = [item]
+    return planted

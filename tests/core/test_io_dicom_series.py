@@ -10,8 +10,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_builder import phantom, save, slice_positions, write_enhanced, write_series
-from pydicom.datadict import DicomDictionary
+from dicom_builder import (
+    CANARY,
+    phantom,
+    plant,
+    save,
+    slice_positions,
+    write_enhanced,
+    write_series,
+)
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
@@ -400,35 +407,6 @@ def test_searching_is_bounded(tmp_path, monkeypatch):
 
 
 # -- privacy ------------------------------------------------------------------------------------
-
-CANARY = "CANARYBIRD"
-TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
-#: Text that decides whether and how the images are read.
-NEEDED = {
-    "SpecificCharacterSet",
-    "Modality",
-    "PhotometricInterpretation",
-    "LossyImageCompression",
-}
-
-
-def plant(ds: Dataset) -> int:
-    """The canary in every text element of the standard dictionary that is not needed to read."""
-    planted = 0
-    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
-        group = tag >> 16
-        if vr not in TEXT or not keyword or keyword in NEEDED or group < 8 or retired:
-            continue
-        if group % 2 or group in (0x5400, 0x7FE0):
-            continue
-        ds[tag] = pydicom.DataElement(tag, "LO", CANARY)  # their own types would not take it
-        planted += 1
-    block = ds.private_block(0x0011, CANARY, create=True)
-    block.add_new(1, "LO", CANARY)
-    item = Dataset()
-    item.PatientName = CANARY
-    ds.RequestAttributesSequence = [item]
-    return planted
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from simcrop_core.device import Progress, select_device, silent
-from simcrop_core.evaluate.classification import ClassificationResult, auc_by_label
+from simcrop_core.evaluate.classification import auc_by_label
 from simcrop_core.finetune.classification_training import assemble, figures, logits_of_scans
 from simcrop_core.finetune.lists import Scans, held_out_of, open_scans, radchestct_scans
+from simcrop_core.finetune.told import ClassificationFit
 from simcrop_core.finetune.transfer import LABELS, as_radchestct
 from simcrop_core.finetune.tuned import (
     best_checkpoint,
@@ -37,65 +38,38 @@ from simcrop_core.train.launch import Outcome
 from simcrop_core.volume import Note
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TunedClassifier:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TunedClassifier(ClassificationFit):
     """What a fine-tuning gave.
 
     Attributes
     ----------
-    config, model
-        Its configuration, and what the model says of itself.
-    scans
-        How many were trained on, validated on (0: none) and tested on.
     steps, kept_after_step
         Steps that were taken; the step whose weights were kept.
-    test, external
-        On the test list; on RadChestCT's, where a head of CT-RATE was tried on it.
-    notes
-        What a reader of the figures must know.
     """
 
     config: ClassificationRunConfig
-    model: dict[str, Any]
-    scans: dict[str, int]
     steps: int
     kept_after_step: int
-    test: ClassificationResult
-    external: ClassificationResult | None
-    notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "schema": 1,
+        return self.shared() | {
             "kind": "classification",
-            "task": self.config.task.name,
             "protocol": "clean",
-            "fraction": self.config.data.fraction,
-            "config": self.config.model_dump(mode="json"),
-            "model": self.model,
-            "scans": self.scans,
             "steps": self.steps,
             "kept_after_step": self.kept_after_step,
-            "test": self.test.to_dict(),
-            "external": None if self.external is None else self.external.to_dict(),
-            "notes": [note.to_dict() for note in self.notes],
         }
 
     def lines(self) -> list[str]:
         """The same for people."""
         config, count = self.config, self.scans
-        lines = [
+        head = [
             f"{config.task.name}, the whole encoder fine-tuned on {config.data.fraction:.0%} of "
             f"its training scans ({count['training']}); tested on {count['testing']}",
             f"Weights of step {self.kept_after_step} of {self.steps}",
-            "",
-            *self.test.lines(),
         ]
-        if self.external is not None:
-            lines += ["", f"The same on RadChestCT ({count['external']} scans)"]
-            lines += ["", *self.external.lines()]
-        return lines + [f"  note: {note.text}" for note in self.notes]
+        return head + self.told("The same on RadChestCT") + self.noted()
 
 
 def run_classification(
@@ -169,14 +143,14 @@ def _tested(
             as_radchestct(chances_NF), truth_NK, LABELS, draws=config.draws, seed=config.run.seed
         )
     result = TunedClassifier(
-        config,
-        model.card(),
-        lists.counts(),
-        outcome.step,
-        step_of(chosen),
-        test,
-        external,
-        tuple(notes),
+        config=config,
+        model=model.card(),
+        scans=lists.counts(),
+        steps=outcome.step,
+        kept_after_step=step_of(chosen),
+        test=test,
+        external=external,
+        notes=tuple(notes),
     )
     write_result(place, model, result.to_dict())
     return result

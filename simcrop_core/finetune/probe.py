@@ -25,6 +25,7 @@ from simcrop_core.finetune.features import FeatureMaker
 from simcrop_core.finetune.head import FittedHead, Views, fit_head, logits_of, probabilities
 from simcrop_core.finetune.kept import KeptFeatures
 from simcrop_core.finetune.lists import Scans, open_scans, radchestct_scans
+from simcrop_core.finetune.told import ClassificationFit
 from simcrop_core.finetune.transfer import LABELS, as_radchestct
 from simcrop_core.model.checkpoint import load_model, save_model
 from simcrop_core.model.classification import with_classification
@@ -41,66 +42,39 @@ _OURS = (RESULT, CONFIG, FEATURES, MODEL, LOCK_NAME)
 _MAY_CHANGE = ("head.", "data.workers.", "encode_batch.", "accelerator.")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ProbeResult:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ProbeResult(ClassificationFit):
     """What a probe found.
 
     Attributes
     ----------
-    config, model
-        The configuration, and what the encoder's model says of itself.
-    scans
-        How many were trained on, validated on (0: none) and tested on.
     fitted
         The head, and how it came about.
-    test, external
-        On the test list; on RadChestCT's, where a head of CT-RATE was tried on it.
-    notes
-        What a reader of the figures must know.
     """
 
     config: ProbeConfig
-    model: dict[str, Any]
-    scans: dict[str, int]
     fitted: FittedHead
-    test: ClassificationResult
-    external: ClassificationResult | None
-    notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "schema": 1,
-            "task": self.config.task.name,
+        return self.shared() | {
             "protocol": self.config.protocol,
-            "fraction": self.config.data.fraction,
-            "config": self.config.model_dump(mode="json"),
-            "model": self.model,
-            "scans": self.scans,
             "steps": len(self.fitted.losses),
             "kept_after_step": self.fitted.steps,
             "validations": [list(row) for row in self.fitted.validations],
             "last_loss": self.fitted.losses[-1],
-            "test": self.test.to_dict(),
-            "external": None if self.external is None else self.external.to_dict(),
             "paper_percent": self.config.share.paper,
-            "notes": [note.to_dict() for note in self.notes],
         }
 
     def lines(self) -> list[str]:
         """The same for people."""
         config, count = self.config, self.scans
-        lines = [
+        head = [
             f"{config.task.name}, {config.data.fraction:.0%} of its training scans "
             f"({count['training']}), protocol {config.protocol}; tested on {count['testing']}",
-            "",
-            *self.test.lines(),
         ]
-        if self.external is not None:
-            lines += ["", f"The same head on RadChestCT ({count['external']} scans)"]
-            lines += ["", *self.external.lines()]
-        lines += ["", f"The paper's SimCroP: {config.share.paper:.1f} %"]
-        return lines + [f"  note: {note.text}" for note in self.notes]
+        paper = ["", f"The paper's SimCroP: {config.share.paper:.1f} %"]
+        return head + self.told("The same head on RadChestCT") + paper + self.noted()
 
 
 def run_probe(
@@ -207,7 +181,13 @@ def _fitted(
         notes.append(Note("not-validated", text))
     notes += cache.notes
     result = ProbeResult(
-        config, maker.model.card(), lists.counts(), fitted, figures, external, tuple(notes)
+        config=config,
+        model=maker.model.card(),
+        scans=lists.counts(),
+        fitted=fitted,
+        test=figures,
+        external=external,
+        notes=tuple(notes),
     )
     return result, fitted.head
 

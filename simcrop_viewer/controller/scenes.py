@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from psygnal import Signal
 
@@ -167,14 +167,20 @@ class SceneController:
     def _show_study(self) -> None:
         study = self._session.study
         self._frame(None)
-        with _collected_once():
-            for scene in self.scenes:
-                if study is None:
-                    scene.clear()
-                else:
-                    scene.show_study(study.display, self._session.window)
-                    for layer in scene.scan:
+        goes = study is None or not all(scene.is_set_up for scene in self.scenes)
+        self._setting_window = True
+        try:
+            with _collected_once() if goes else nullcontext():
+                for scene in self.scenes:
+                    before = scene.scan
+                    if study is None:
+                        scene.clear()
+                    else:
+                        scene.show_study(study.display, self._session.window)
+                    for layer in scene.scan if scene.scan is not before else ():
                         layer.events.contrast_limits.connect(self._window_changed)
+        finally:
+            self._setting_window = False
 
     def _move(self) -> None:
         if not self._jumping:

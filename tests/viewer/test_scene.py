@@ -12,9 +12,12 @@ from napari.layers import Layer
 
 from simcrop_core.alignment_result import AlignmentResult
 from simcrop_core.geometry import Grid, axis_aligned_affine
+from simcrop_core.patches import PatchGrid
 from simcrop_core.report import Report
+from simcrop_core.volume import CTVolume
 from simcrop_viewer import layers
 from simcrop_viewer.controller.scenes import SceneController, color_of
+from simcrop_viewer.model.display import display_of
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 from simcrop_viewer.model.windows import PRESETS, Window
 from simcrop_viewer.scene import SCENES, Scene
@@ -155,6 +158,79 @@ def test_layers_stay_while_sentences_change(session: Session, shown: dict[str, S
         session.overlay.top_k = 20 + index
     assert before == {n: [id(x) for x in s.viewer.layers] for n, s in shown.items()}
     assert data == {n: [id(x.data) for x in s.viewer.layers] for n, s in shown.items()}
+
+
+def looks(scene: Scene) -> list[dict[str, object]]:
+    """All of a pane that a person sees, by layer, then of the pane."""
+    seen: list[dict[str, object]] = []
+    for layer in scene.viewer.layers:
+        if layer.visible:
+            names = ("name", "scale", "translate", "opacity", "gamma", "contrast_limits")
+            facts = {n: np.asarray(getattr(layer, n)).tolist() for n in names if hasattr(layer, n)}
+            facts["data"] = np.asarray(layer.data)
+            facts["colormap"] = getattr(getattr(layer, "colormap", None), "name", None)
+            facts["width"] = getattr(layer, "edge_width", None)
+            seen.append(facts)
+    camera, dims = scene.viewer.scene.camera, scene.viewer.dims
+    if not scene.is_3d:  # the whole scan is shown, and nothing beside it
+        middle, across = scene._bounds.mean(axis=0), list(dims.order[1:])
+        np.testing.assert_allclose(camera.center[1:], middle[across], atol=1e-6)
+    facts = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
+    seen.append({n: np.round(v, 6).tolist() for n, v in facts.items()})
+    plane = None if scene.is_3d else round(dims.point[dims.order[0]], 6)
+    seen.append({"order": dims.order, "ndisplay": dims.ndisplay, "plane": plane})
+    return seen
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "SPL"])
+@pytest.mark.parametrize("same_shape", [True, False])
+def test_another_study_looks_as_if_it_had_been_the_first(
+    session: Session,
+    report: Report,
+    result: AlignmentResult,
+    shown: dict[str, Scene],
+    axcodes: str,
+    same_shape: bool,
+) -> None:
+    session.select(1)
+    first = {name: scene.scan for name, scene in shown.items()}
+    for scene in shown.values():
+        for layer in scene.scan:
+            layer.gamma, layer.visible = 1.7, False  # by somebody, in napari's own controls
+    shape = (50, 41, 36)
+    grid = Grid(shape, axis_aligned_affine(axcodes, (6.0, 7.0, 9.5), (31, -12, 480), shape))
+    hu = np.random.default_rng(5).integers(-1000, 900, shape).astype(np.int16)
+    volume = CTVolume(hu, grid)
+    study = OpenStudy(volume, display_of(volume), report)
+    session.show(study)
+    for name, scene in shown.items():
+        assert scene.scan is first[name]
+        assert not evidence(scene)
+        assert not boxes(scene)
+    cells = (10, 9, 8) if same_shape else (9, 9, 8)
+    affine = axis_aligned_affine("LPS", (24, 24, 24), grid.center_mm, cells)
+    moved = replace(result, patches=PatchGrid(Grid(cells, affine), (4, 4, 4)))
+    if not same_shape:
+        count = len(moved.patches)
+        moved = replace(
+            moved,
+            similarity_SN=moved.similarity_SN[:, :count],
+            inside_N=moved.inside_N[:count],
+            top_SK=np.minimum(moved.top_SK, count - 1),
+        )
+    session.set_statements(statements_of(report, moved))
+    session.select(1)
+    other = SceneController(session, [Scene(name) for name in SCENES])
+    try:
+        session.show(study)
+        session.set_statements(statements_of(report, moved))
+        session.select(1)
+        for fresh in other.scenes:
+            pairs = zip(looks(fresh), looks(shown[fresh.name]), strict=True)
+            for wanted, found in pairs:
+                np.testing.assert_equal(found, wanted)
+    finally:
+        other.close()
 
 
 def test_outlines_lie_on_the_borders_of_the_chosen_patches(

@@ -36,12 +36,16 @@ class Pane(QWidget):
         What the mouse changes: crosshair, window.
     canvas
         napari's view of the scene; made here by default.
+    title
+        What is shown, as rich text; the plane's name by default.
     """
 
     maximised = Signal(object)
     clicked = Signal(object)  # RAS millimetres
 
-    def __init__(self, scene: Scene, session: Session, canvas: QtViewer | None = None) -> None:
+    def __init__(
+        self, scene: Scene, session: Session, canvas: QtViewer | None = None, title: str = ""
+    ) -> None:
         super().__init__()
         self.scene = scene
         self.canvas = QtViewer(scene.viewer) if canvas is None else canvas
@@ -58,10 +62,10 @@ class Pane(QWidget):
         self._grow.setToolTip("Show this view alone, or all again (double-click)")
         self._grow.setAutoRaise(True)
         self._grow.clicked.connect(lambda: self.maximised.emit(self))
-        title = QLabel(f"<b>{_TITLES[scene.name]}</b>")
+        self.title = QLabel(title or f"<b>{_TITLES[scene.name]}</b>")
         strip = QHBoxLayout()
         strip.setContentsMargins(6, 0, 2, 0)
-        strip.addWidget(title)
+        strip.addWidget(self.title)
         strip.addWidget(self._where)
         strip.addWidget(self._hovered, 1)
         strip.addWidget(self._grow)
@@ -72,13 +76,13 @@ class Pane(QWidget):
         body.addLayout(strip)
         body.addWidget(self.canvas, 1)
         self._bind_mouse()
-        session.position_changed.connect(self._tell_where)
-        session.study_changed.connect(self._tell_where)
+        session.position_changed.connect(self.tell_where)
+        session.study_changed.connect(self.tell_where)
 
     def let_go(self, *, canvas: bool) -> None:
         """Let go of the session, and of the canvas where it is ours."""
-        self._session.position_changed.disconnect(self._tell_where)
-        self._session.study_changed.disconnect(self._tell_where)
+        self._session.position_changed.disconnect(self.tell_where)
+        self._session.study_changed.disconnect(self.tell_where)
         if canvas:
             self.canvas.close()
 
@@ -161,7 +165,8 @@ class Pane(QWidget):
 
     # -- words ----------------------------------------------------------------------------------
 
-    def _tell_where(self) -> None:
+    def tell_where(self) -> None:
+        """Say which plane of the patient is shown."""
         study = self._session.study
         if study is None:
             self._where.clear()

@@ -142,9 +142,7 @@ class ComparePanel(QWidget):
             self.models.show_model(self._in_use())
         first, second = compare.titles
         if compare.is_on:
-            words = (
-                f"1st: {first}, 2nd: {second}. Their maps are in the views, with the difference."
-            )
+            words = f"1st: {first}, 2nd: {second}."
         elif compare.state == "off":
             words = "The open study under another model, beside the one of the Encode tab."
         else:

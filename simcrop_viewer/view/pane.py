@@ -69,7 +69,7 @@ class Pane(QWidget):
         strip.addWidget(self._where)
         strip.addWidget(self._hovered, 1)
         strip.addWidget(self._grow)
-        self.canvas.dims.setVisible(False)
+        self._take_slider_off()
         body = QVBoxLayout(self)
         body.setContentsMargins(0, 0, 0, 0)
         body.setSpacing(0)
@@ -78,6 +78,17 @@ class Pane(QWidget):
         self._bind_mouse()
         session.position_changed.connect(self.tell_where)
         session.study_changed.connect(self.tell_where)
+
+    def _take_slider_off(self) -> None:
+        """Without napari's slider: it is not shown, and would move each plane to whole steps of
+        its own, up to half a voxel from the crosshair."""
+        slider, events = self.canvas.dims, self.scene.viewer.dims.events
+        slider.setVisible(False)
+        for event, answer in (
+            (events.current_step, slider._update_slider),
+            (events.range, slider._update_range),
+        ):
+            event.disconnect(answer)
 
     def let_go(self, *, canvas: bool) -> None:
         """Let go of the session, and of the canvas where it is ours."""

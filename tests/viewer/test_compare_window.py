@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_comparison import compare_by_hand, grid_of, marked
 
+from simcrop_viewer import layers
 from simcrop_viewer.model.session import OpenStudy
 from simcrop_viewer.view.compare_views import in_words
 
@@ -126,6 +127,10 @@ def test_each_models_find_is_on_its_side_of_the_picture(window, qtbot, study: Op
     window.session.select(0)
     window.session.move_to(middle + np.array([0, 0, 30]))
     qtbot.wait(500)
+    # Every pane shows the plane through the crosshair itself, not the nearest step of a slider.
+    z = layers.to_napari(window.session.position_mm)[0]
+    for scene in window.centre.three.scenes.scenes:
+        assert scene.viewer.dims.point[0] == pytest.approx(z, abs=2e-3)
     pane = window.centre.three.panes[2]
     seen = picture(pane)
     window.session.overlay.visible = False
@@ -135,15 +140,16 @@ def test_each_models_find_is_on_its_side_of_the_picture(window, qtbot, study: Op
     warmer = (seen - bare)[..., 0] - (seen - bare)[..., 2]
     half = warmer.shape[1] / 2
     rows, columns = np.nonzero(warmer > 60)
-    assert len(rows) > 50
+    assert len(rows) > 20
     assert columns.max() < half  # the first's: orange, on the patient's right
     assert rows.mean() < warmer.shape[0] / 2  # anterior is above
     rows, columns = np.nonzero(warmer < -60)
-    assert len(rows) > 10
+    assert len(rows) > 4
     assert columns.min() > half  # the second's: blue, on the patient's left
     window.compare.stop()
     qtbot.wait(50)
     assert window.panes["axial"].isVisible()
+    assert window.panes["axial"].scene.viewer.dims.point[0] == pytest.approx(z, abs=1e-6)
     window.studies.close()
 
 

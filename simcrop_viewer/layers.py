@@ -239,6 +239,21 @@ def clear_below(name: str) -> Colormap:
     return Colormap(colors, name=f"{name}, clear at 0", controls=controls, interpolation="zero")
 
 
+#: Where the first of two models, or the second, finds a sentence more like a place.
+FIRST_MORE, SECOND_MORE = (1.0, 0.60, 0.10), (0.25, 0.62, 1.0)
+
+
+@lru_cache
+def diverging() -> Colormap:
+    """From the second's colour at 0.02, over clear at 0.51, to the first's at 1; clear at 0."""
+    first, second = FIRST_MORE, SECOND_MORE
+    return Colormap(
+        np.array([[*second, 0.0], [*second, 1.0], [*second, 0.0], [*first, 0.0], [*first, 1.0]]),
+        name="difference, clear at 0 and in its middle",
+        controls=np.array([0.0, 0.02, 0.5099, 0.5101, 1.0]),
+    )
+
+
 @lru_cache
 def one_color(color: tuple[float, float, float]) -> Colormap:
     """From clear at 0 over faint to one colour."""

@@ -235,7 +235,9 @@ class Scene:
         """Names of the body's directions; in 3D they would have to turn with the patient."""
         for position, letter in layers.LETTERS.get(self.name, {}).items():
             name = f"orient_{position}"
-            if name not in self.viewer.canvas.overlays:
+            if name in self.viewer.canvas.overlays:
+                self.viewer.canvas.overlays[name].text = letter
+            else:
                 self.viewer.canvas.overlays[name] = TextOverlay(
                     text=letter,
                     position=position,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from simcrop_core.encoded import Encoded
 from simcrop_core.encoded_cache import EncodedCache
+from simcrop_core.errors import SimCroPError
 from simcrop_core.volume import CTVolume
 
 if TYPE_CHECKING:
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from simcrop_core.prepare import Placement
 
 Tell = Callable[[str, int, int], None]
+#: Patches by which a sentence's score is told, as everywhere (the paper's K).
+TOP_K = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +96,35 @@ class Encoder:
         if self.cache is None:
             return False
         return self.cache.remember(stamp, volume, *self.made_of(), self.since)
+
+
+def read_model(folder: str | Path, tell: Tell) -> SimCroP:
+    """A model with its text encoder, whole, or a refusal before anybody waits for an encoding."""
+    tell("importing torch", 0, 2)
+    from simcrop_core.model import load_model
+
+    tell("reading the weights", 1, 2)
+    model = load_model(folder)
+    _ = model.text
+    tell("reading", 2, 2)
+    return model
+
+
+def usual_k(encoded: Encoded) -> int:
+    """Patches by which scores are told: no more than a tenth of a coarse grid, or nothing would
+    stand out."""
+    return max(1, min(TOP_K, int(np.count_nonzero(encoded.inside_N)) // 10))
+
+
+def kept_or_why(encoder: Encoder, volume: CTVolume, encoded: Encoded) -> SimCroPError | None:
+    """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
+    try:
+        encoder.keep(volume, encoded)
+    except SimCroPError as e:
+        return SimCroPError(
+            "The encoded scan is shown, but could not be kept for the next time",
+            code=e.code,
+            path=e.path,
+            remedy="Make room on the disk, or start with --no-cache.",
+        )
+    return None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 from psygnal import Signal
 
@@ -16,8 +15,16 @@ from simcrop_core.encoded import Encoded
 from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
 from simcrop_core.volume import Note
-from simcrop_viewer.controller.encoding import Encoder
+from simcrop_viewer.controller.encoding import (
+    TOP_K,
+    Encoder,
+    Tell,
+    kept_or_why,
+    read_model,
+    usual_k,
+)
 from simcrop_viewer.model.jobs import Job, Jobs
+from simcrop_viewer.model.ranking import ranked_at
 from simcrop_viewer.model.session import OpenStudy, Session, Statement, statements_of
 
 if TYPE_CHECKING:
@@ -25,8 +32,7 @@ if TYPE_CHECKING:
     from simcrop_core.model import SimCroP
     from simcrop_core.prepare import Placement
 
-#: Patches by which a sentence's score is told, as everywhere (the paper's K).
-TOP_K = 64
+T = TypeVar("T")
 _LANE = "model"
 
 
@@ -58,6 +64,8 @@ class EvidenceController:
     cache
         Where encoded scans are kept, so that a study that is opened again need not wait; None
         keeps none.
+    which
+        Which model it is, among the jobs' titles; empty where there is but one.
     """
 
     model_changed = Signal()
@@ -66,7 +74,10 @@ class EvidenceController:
     encoding = Signal(Job)  # has been started
     refused = Signal(SimCroPError)
 
-    def __init__(self, session: Session, jobs: Jobs, cache: EncodedCache | None = None) -> None:
+    def __init__(
+        self, session: Session, jobs: Jobs, cache: EncodedCache | None = None, which: str = ""
+    ) -> None:
+        self._which = f" ({which})" if which else ""
         self.device = "auto"
         self._placement: Placement = "center"
         self.cache = cache
@@ -103,15 +114,8 @@ class EvidenceController:
 
         if self._loading is not None:
             self._loading.cancel()
-        job = self._jobs.start(
-            "Load the model",
-            lambda tell: read_model(folder, tell),
-            use,
-            lane=_LANE,
-            failed=self.refused.emit,
-        )
-        self._loading = job
-        return job
+        self._loading = self._start("Load the model", lambda tell: read_model(folder, tell), use)
+        return self._loading
 
     def adopt(self, model: SimCroP, folder: str | Path) -> None:
         """Use a model that was read from a folder."""
@@ -186,12 +190,12 @@ class EvidenceController:
         if self._job is not None:
             self._job.cancel()
 
-        def work(tell: Callable[[str, int, int], None]) -> _Evidence:
+        def work(tell: Tell) -> _Evidence:
             encoded = None if anew else encoder.find(study.volume)
             was_kept, trouble = encoded is not None, None
             if encoded is None:
                 encoded = encoder.encode(study.volume, tell)
-                trouble = _keep(encoder, study, encoded)
+                trouble = kept_or_why(encoder, study.volume, encoded)
             result = self._aligned(model, encoded, study, tell) if _has_text(study) else None
             return _Evidence(study.number, encoded, result, encoder.placement, was_kept, trouble)
 
@@ -207,9 +211,7 @@ class EvidenceController:
             if evidence.trouble is not None:
                 self.refused.emit(evidence.trouble)
 
-        self._job = self._jobs.start(
-            "Encode the scan", work, take, lane=_LANE, failed=self.refused.emit
-        )
+        self._job = self._start("Encode the scan", work, take)
         self.encoding.emit(self._job)
         return self._job
 
@@ -239,8 +241,12 @@ class EvidenceController:
         """
         if self._evidence is None or self._model is None:
             return None
-        self._asked += tuple(text for text in texts if text not in self._asked)
+        self.remember(texts)
         return self._compare(texts, lambda found: then())
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """Ask these once the scan is encoded."""
+        self._asked += tuple(text for text in texts if text not in self._asked)
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -253,14 +259,14 @@ class EvidenceController:
         assert evidence is not None
         assert model is not None
 
-        def work(tell: Callable[[str, int, int], None]) -> AlignmentResult:
+        def work(tell: Tell) -> AlignmentResult:
             from simcrop_core.align import align
 
             return align(
                 model,
                 evidence.encoded,
                 queries=texts,
-                top_k=_top_k(evidence.encoded),
+                top_k=usual_k(evidence.encoded),
                 device=self.device,
                 progress=tell,
             )
@@ -286,7 +292,7 @@ class EvidenceController:
                 self._session.set_statements(tuple(statements))
             then(places)
 
-        return self._jobs.start("Ask", work, take, lane=_LANE, failed=self.refused.emit)
+        return self._start("Ask", work, take)
 
     # -- all of it in one -----------------------------------------------------------------------
 
@@ -301,7 +307,7 @@ class EvidenceController:
         """
         if self._evidence is None:
             raise _not_encoded()
-        return _top_k(self._evidence.encoded)
+        return usual_k(self._evidence.encoded)
 
     def alignment(self) -> Callable[[Progress], AlignmentResult]:
         """How to come by one alignment of the report and all questions, in the statements' order.
@@ -334,29 +340,16 @@ class EvidenceController:
     # -- from place to sentences ----------------------------------------------------------------
 
     def statements_at(self, world_mm: ArrayLike) -> list[tuple[int, float]]:
-        """Which statements look most like the patch at a RAS point, best first.
-
-        Returns
-        -------
-        list of (int, float)
-            The statement, and how many of its own standard deviations this patch's similarity
-            lies above its mean over the scan. Empty beyond the model's input.
-        """
-        ranked = []
-        for index, statement in enumerate(self._session.statements):
-            result = statement.result
-            if result is None:
-                continue
-            patch = result.patches.patch_at(world_mm)
-            if patch is None or not result.inside_N[patch]:
-                continue
-            values_N = result.similarity_SN[statement.row][result.inside_N]
-            spread = float(values_N.std()) or 1.0
-            here = float(result.similarity_SN[statement.row, patch])
-            ranked.append((index, (here - float(values_N.mean())) / spread))
-        return sorted(ranked, key=lambda entry: -entry[1])
+        """Which statements look most like the patch at a RAS point, best first; as
+        `simcrop_viewer.model.ranking.ranked_at`."""
+        return ranked_at(self._session.statements, world_mm)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _start(self, title: str, work: Callable[[Tell], T], take: Callable[[T], None]) -> Job:
+        return self._jobs.start(
+            title + self._which, work, take, lane=_LANE, failed=self.refused.emit
+        )
 
     def _aligned(
         self,
@@ -373,14 +366,14 @@ class EvidenceController:
             encoded,
             study.report,
             queries=questions,
-            top_k=_top_k(encoded),
+            top_k=usual_k(encoded),
             device=self.device,
             progress=tell,
         )
 
     def _take(self, evidence: _Evidence) -> None:
         self._evidence = evidence
-        self._suit_k(_top_k(evidence.encoded))
+        self._suit_k(usual_k(evidence.encoded))
         study = self._session.study
         report = None if study is None else study.report
         self._session.set_statements(statements_of(report, evidence.report))
@@ -407,7 +400,7 @@ class EvidenceController:
         if evidence is None or model is None or study is None:
             return
 
-        def work(tell: Callable[[str, int, int], None]) -> _Evidence:
+        def work(tell: Tell) -> _Evidence:
             result = None
             if _has_text(study):
                 result = self._aligned(model, evidence.encoded, study, tell)
@@ -418,24 +411,12 @@ class EvidenceController:
             if now is not None and now.report is study.report and self._model is model:
                 self._take(found)
 
-        self._jobs.start("Read the sentences", work, take, lane=_LANE, failed=self.refused.emit)
+        self._start("Read the sentences", work, take)
 
     def _forget(self) -> None:
         if self._evidence is not None:
             self._evidence = None
             self.encoded_changed.emit()
-
-
-def read_model(folder: str | Path, tell: Callable[[str, int, int], None]) -> SimCroP:
-    """A model with its text encoder, whole, or a refusal before anybody waits for an encoding."""
-    tell("importing torch", 0, 2)
-    from simcrop_core.model import load_model
-
-    tell("reading the weights", 1, 2)
-    model = load_model(folder)
-    _ = model.text
-    tell("reading", 2, 2)
-    return model
 
 
 def _has_text(study: OpenStudy) -> bool:
@@ -448,22 +429,3 @@ def _not_encoded() -> SimCroPError:
         code="not-encoded",
         remedy="Choose a model and press Encode.",
     )
-
-
-def _top_k(encoded: Encoded) -> int:
-    """No more than a tenth of a coarse grid, or nothing would stand out."""
-    return max(1, min(TOP_K, int(np.count_nonzero(encoded.inside_N)) // 10))
-
-
-def _keep(encoder: Encoder, study: OpenStudy, encoded: Encoded) -> SimCroPError | None:
-    """Keep it on the disk; where that cannot be done, why: evidence is there all the same."""
-    try:
-        encoder.keep(study.volume, encoded)
-    except SimCroPError as e:
-        return SimCroPError(
-            "The encoded scan is shown, but could not be kept for the next time",
-            code=e.code,
-            path=e.path,
-            remedy="Make room on the disk, or start with --no-cache.",
-        )
-    return None

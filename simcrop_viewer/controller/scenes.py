@@ -40,22 +40,34 @@ def color_of(number: int, several: bool) -> str:
 
 
 class SceneController:
-    """Joins a session with panes."""
+    """Joins a session with panes.
+
+    Parameters
+    ----------
+    session, scenes
+        What is open, and the panes that show it.
+    jumps
+        Whether choosing a statement moves the crosshair to its best patch.
+    """
 
     flashed = Signal()  # the best patch is framed, until `end_flash` is called
 
-    def __init__(self, session: Session, scenes: Sequence[Scene]) -> None:
+    def __init__(self, session: Session, scenes: Sequence[Scene], *, jumps: bool = True) -> None:
         self._session = session
         self.scenes = tuple(scenes)
         self._setting_window = False
         self._jumping = False
-        session.study_changed.connect(self._show_study)
-        session.position_changed.connect(self._move)
-        session.window_changed.connect(self._set_window)
-        session.selection_changed.connect(self.draw)
-        session.hint_changed.connect(self.draw)
-        session.chosen.connect(self._jump)
-        session.overlay.events.connect(self.draw)
+        self._signals = (
+            (session.study_changed, self._show_study),
+            (session.position_changed, self._move),
+            (session.window_changed, self._set_window),
+            (session.selection_changed, self.draw),
+            (session.hint_changed, self.draw),
+            (session.overlay.events, self.draw),
+            *(((session.chosen, self._jump),) if jumps else ()),
+        )
+        for signal, answer in self._signals:
+            signal.connect(answer)
         self._seen = set(self.scenes)
         for scene in self.scenes:
             scene.moved = session.move_to
@@ -76,14 +88,8 @@ class SceneController:
 
     def close(self) -> None:
         """Let go of session and panes."""
-        session = self._session
-        session.study_changed.disconnect(self._show_study)
-        session.position_changed.disconnect(self._move)
-        session.window_changed.disconnect(self._set_window)
-        session.selection_changed.disconnect(self.draw)
-        session.hint_changed.disconnect(self.draw)
-        session.chosen.disconnect(self._jump)
-        session.overlay.events.disconnect(self.draw)
+        for signal, answer in self._signals:
+            signal.disconnect(answer)
         with _collected_once():
             for scene in self.scenes:
                 scene.close()
@@ -163,6 +169,12 @@ class SceneController:
     def _frame(self, box: Box | None) -> None:
         for scene in self.scenes:
             scene.frame_mm = box
+
+    def refresh(self) -> None:
+        """Show what is open anew, in whatever planes the panes are of now."""
+        self._show_study()
+        self._move()
+        self.draw()
 
     def _show_study(self) -> None:
         study = self._session.study

@@ -12,7 +12,8 @@ from psygnal import Signal
 from simcrop_core.errors import SimCroPError
 from simcrop_core.io import read_volume
 from simcrop_core.report import read_report
-from simcrop_viewer.controller.evidence import EvidenceController, read_model
+from simcrop_viewer.controller.encoding import read_model
+from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.study import StudyController
 from simcrop_viewer.model.display import display_of
 from simcrop_viewer.model.figure import FigureSettings

@@ -158,10 +158,8 @@ class Session:
         """Replace the statements; what was selected stays so, as far as it is still there."""
         self.hint(None)
         self._statements = statements
-        kept = tuple(i for i in self._selection if i < len(statements))
+        self._selection = tuple(i for i in self._selection if i < len(statements))
         self.statements_changed.emit()
-        if kept != self._selection:
-            self._selection = kept
         self.selection_changed.emit()
 
     @property

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QLabel,
     QListWidget,
@@ -19,10 +16,9 @@ from qtpy.QtWidgets import (
 
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.model.jobs import Job
-from simcrop_viewer.model.model_title import model_title
 from simcrop_viewer.model.session import Session
+from simcrop_viewer.view.model_choice import ModelChoice
 
-_CHOOSE = "choose"
 #: Where the model's input lies in the scan: title, word, explanation.
 _PLACEMENTS = (
     ("Middle of the scan", "center", "One window in the middle; what lies beyond is left out."),
@@ -41,10 +37,8 @@ class EncodePanel(QWidget):
         self._session = session
         self._evidence = evidence
         self._job: Job | None = None
-        self.models = QComboBox()
+        self.models = ModelChoice("No model", lambda: evidence.model_folder)
         self.models.setObjectName("models")
-        self.models.addItem("No model", "")
-        self.models.addItem("Choose a folder ...", _CHOOSE)
         self.about = _words()
         self.device = QLabel("not known yet")
         self.placement = QComboBox()
@@ -63,7 +57,7 @@ class EncodePanel(QWidget):
         self.progress.setTextVisible(True)
         self.progress.setVisible(False)
         self._lay_out()
-        self.models.activated.connect(self._picked)
+        self.models.wanted.connect(self.model_wanted)
         self.placement.activated.connect(self._place)
         self.encode.clicked.connect(self.press)
         evidence.encoding.connect(self._follow)
@@ -113,26 +107,6 @@ class EncodePanel(QWidget):
         self._job = job
         job.changed.connect(self._tell_job)
         self._tell_job()
-
-    def offer(self, folder: Path) -> None:
-        """Put a model's folder among those to choose from."""
-        if self.models.findData(str(folder)) < 0:
-            place = self.models.count() - 1
-            self.models.insertItem(place, model_title(folder), str(folder))
-            self.models.setItemData(place, str(folder), int(Qt.ItemDataRole.ToolTipRole))
-
-    def show_model(self, folder: str) -> None:
-        """Show which one is in use."""
-        self.models.setCurrentIndex(max(0, self.models.findData(folder)))
-
-    def _picked(self) -> None:
-        folder = self.models.currentData()
-        if folder == _CHOOSE:
-            folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
-            self.show_model(self._evidence.model_folder)  # until the other one is loaded
-            if not folder:
-                return
-        self.model_wanted.emit(folder)
 
     def tell(self) -> None:
         """Say how everything stands."""

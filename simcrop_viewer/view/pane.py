@@ -36,12 +36,16 @@ class Pane(QWidget):
         What the mouse changes: crosshair, window.
     canvas
         napari's view of the scene; made here by default.
+    title
+        What is shown, as rich text; the plane's name by default.
     """
 
     maximised = Signal(object)
     clicked = Signal(object)  # RAS millimetres
 
-    def __init__(self, scene: Scene, session: Session, canvas: QtViewer | None = None) -> None:
+    def __init__(
+        self, scene: Scene, session: Session, canvas: QtViewer | None = None, title: str = ""
+    ) -> None:
         super().__init__()
         self.scene = scene
         self.canvas = QtViewer(scene.viewer) if canvas is None else canvas
@@ -58,27 +62,38 @@ class Pane(QWidget):
         self._grow.setToolTip("Show this view alone, or all again (double-click)")
         self._grow.setAutoRaise(True)
         self._grow.clicked.connect(lambda: self.maximised.emit(self))
-        title = QLabel(f"<b>{_TITLES[scene.name]}</b>")
+        self.title = QLabel(title or f"<b>{_TITLES[scene.name]}</b>")
         strip = QHBoxLayout()
         strip.setContentsMargins(6, 0, 2, 0)
-        strip.addWidget(title)
+        strip.addWidget(self.title)
         strip.addWidget(self._where)
         strip.addWidget(self._hovered, 1)
         strip.addWidget(self._grow)
-        self.canvas.dims.setVisible(False)
+        self._take_slider_off()
         body = QVBoxLayout(self)
         body.setContentsMargins(0, 0, 0, 0)
         body.setSpacing(0)
         body.addLayout(strip)
         body.addWidget(self.canvas, 1)
         self._bind_mouse()
-        session.position_changed.connect(self._tell_where)
-        session.study_changed.connect(self._tell_where)
+        session.position_changed.connect(self.tell_where)
+        session.study_changed.connect(self.tell_where)
+
+    def _take_slider_off(self) -> None:
+        """Without napari's slider: it is not shown, and would move each plane to whole steps of
+        its own, up to half a voxel from the crosshair."""
+        slider, events = self.canvas.dims, self.scene.viewer.dims.events
+        slider.setVisible(False)
+        for event, answer in (
+            (events.current_step, slider._update_slider),
+            (events.range, slider._update_range),
+        ):
+            event.disconnect(answer)
 
     def let_go(self, *, canvas: bool) -> None:
         """Let go of the session, and of the canvas where it is ours."""
-        self._session.position_changed.disconnect(self._tell_where)
-        self._session.study_changed.disconnect(self._tell_where)
+        self._session.position_changed.disconnect(self.tell_where)
+        self._session.study_changed.disconnect(self.tell_where)
         if canvas:
             self.canvas.close()
 
@@ -161,7 +176,8 @@ class Pane(QWidget):
 
     # -- words ----------------------------------------------------------------------------------
 
-    def _tell_where(self) -> None:
+    def tell_where(self) -> None:
+        """Say which plane of the patient is shown."""
         study = self._session.study
         if study is None:
             self._where.clear()

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
-from napari.qt import QtViewer
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QAction,
     QDockWidget,
     QShortcut,
-    QSplitter,
     QTabWidget,
     QVBoxLayout,
     QWidget,
@@ -24,6 +22,7 @@ from qtpy.QtWidgets import (
 from simcrop_core.datasets.worklist import is_list
 from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
+from simcrop_viewer.controller.compare import CompareController
 from simcrop_viewer.controller.evidence import EvidenceController
 from simcrop_viewer.controller.figures import FigureController
 from simcrop_viewer.controller.scenes import SceneController
@@ -38,7 +37,9 @@ from simcrop_viewer.model.session import Session
 from simcrop_viewer.model.session_file import SUFFIX
 from simcrop_viewer.model.windows import PRESETS
 from simcrop_viewer.scene import SCENES, Scene
+from simcrop_viewer.view.centre import Centre, FourViews
 from simcrop_viewer.view.choice_bar import ChoiceBar
+from simcrop_viewer.view.compare_panel import ComparePanel
 from simcrop_viewer.view.encode_panel import EncodePanel
 from simcrop_viewer.view.figure_panel import FigurePanel
 from simcrop_viewer.view.jobs_panel import JobsPanel
@@ -107,7 +108,11 @@ class MainWindow:
         self._flash.setInterval(_FLASH_MS)
         self._flash.timeout.connect(self.scenes.end_flash)
         self.scenes.flashed.connect(lambda: self._flash.start())
-        self.panes = {scene.name: self._pane(scene) for scene in scenes}
+        four = FourViews(self.scenes, self.session, self.viewer.window._qt_viewer)
+        self.panes = four.panes
+        self.compare = CompareController(self.session, self.jobs, self.evidence)
+        self.centre = Centre(four, self.scenes, self.compare, self._post)
+        self.compare_panel = ComparePanel(self.compare)
         self.report = ReportPanel(self.session, self.evidence)
         self.overlay = OverlayPanel(self.session)
         self.encode = EncodePanel(self.session, self.evidence)
@@ -137,6 +142,7 @@ class MainWindow:
             "Report": self.report,
             "Overlay": self.overlay,
             "Encode": self.encode,
+            "Compare": self.compare_panel,
             "Structures": self.structures_panel,
             "Figure": self.figure,
         }
@@ -147,7 +153,8 @@ class MainWindow:
         self._lay_out()
         self.menu = StudyMenu(self)
         self._keys()
-        self.evidence.model_changed.connect(self._show_model)
+        for evidence in (self.evidence, self.compare.second_evidence):
+            evidence.model_changed.connect(self._show_model)
         for controller in (
             self.studies,
             self.evidence,
@@ -156,18 +163,18 @@ class MainWindow:
             self.sessions,
             self.studies_list,
             self.studies_encoding,
+            self.compare,
         ):
             controller.refused.connect(self.tell)
         self.evidence.encoded_changed.connect(self._show_report)
         self.encode.model_wanted.connect(self.use_model)
         self.training_panel.checkpoint_wanted.connect(self._use_checkpoint)
-        for scene in scenes:
-            scene.removed = self._removed
-            scene.later = self._post
-        for pane in self.panes.values():
-            pane.clicked.connect(self.report.show_here)
+        self.compare_panel.plane_wanted.connect(self.centre.show_plane)
         self.session.study_changed.connect(self._title)
         self._filter = WindowFilter(self)
+        for pane in self.panes.values():
+            self._take_in(pane)
+        self.centre.pane_made.connect(self._take_in)
 
     @cached_property
     def training(self) -> TrainingController:
@@ -262,13 +269,15 @@ class MainWindow:
     def tell(self, error: SimCroPError) -> None:
         """Say what went wrong."""
         self.messages.tell(error)
-        self.encode.show_model(self.evidence.model_folder)
+        self.encode.models.show_model(self.evidence.model_folder)
 
     def _show_model(self) -> None:
-        folder = self.evidence.model_folder
-        if folder:
-            self.encode.offer(Path(folder))
-        self.encode.show_model(folder)
+        for evidence in (self.evidence, self.compare.second_evidence):
+            for choice in (self.encode.models, self.compare_panel.models):
+                if evidence.model_folder:
+                    choice.offer(Path(evidence.model_folder))
+        self.encode.models.show_model(self.evidence.model_folder)
+        self.compare_panel.models.show_model(self.compare.second_evidence.model_folder)
 
     def show(self) -> None:
         self.viewer.window.show()
@@ -289,25 +298,15 @@ class MainWindow:
 
     # -- how it is put together -----------------------------------------------------------------
 
-    def _pane(self, scene: Scene) -> Pane:
-        own = self.viewer.window._qt_viewer if scene.viewer is self.viewer else None
-        pane = Pane(scene, self.session, own or QtViewer(scene.viewer))
-        pane.maximised.connect(self._maximise)
-        return pane
+    def _take_in(self, pane: Pane) -> None:
+        """Join a pane with the window around it."""
+        pane.scene.removed = self._removed
+        pane.scene.later = self._post
+        pane.clicked.connect(self.report.show_here)
+        pane.canvas.installEventFilter(self._filter)
 
     def _lay_out(self) -> None:
-        rows, self._rows = QSplitter(Qt.Orientation.Vertical), []
-        for names in (("axial", "coronal"), ("sagittal", "3d")):
-            row = QSplitter(Qt.Orientation.Horizontal)
-            row.setHandleWidth(3)
-            for name in names:
-                row.addWidget(self.panes[name])
-            row.setSizes([1000, 1000])
-            rows.addWidget(row)
-            self._rows.append(row)
-        rows.setSizes([1000, 1000])
-        rows.setHandleWidth(3)
-        self.qt.centralWidget().layout().addWidget(rows)
+        self.qt.centralWidget().layout().addWidget(self.centre)
         self.tabs = QTabWidget()
         for title, panel in self.panels.items():
             self.tabs.addTab(panel, title)
@@ -389,15 +388,6 @@ class MainWindow:
     def _toggle_overlay(self) -> None:
         self.session.overlay.visible = not self.session.overlay.visible
 
-    def _maximise(self, pane: Pane) -> None:
-        alone = any(not p.isVisible() for p in self.panes.values() if p is not pane)
-        for other in self.panes.values():
-            other.setVisible(alone or other is pane)
-        for row in self._rows:
-            row.setVisible(alone or row.isAncestorOf(pane))
-        shown = self.panes.values() if alone else [pane]
-        self.scenes.show_only([other.scene for other in shown])
-
     def _remember_report(self) -> None:
         study = self.session.study
         if study is not None and study.volume.source is not None:
@@ -431,5 +421,5 @@ class MainWindow:
         self.studies_list.close()
         self.structures.close()
         self.scenes.close()
-        for pane in self.panes.values():
-            pane.let_go(canvas=pane.scene.viewer is not self.viewer)
+        self.centre.let_go()
+        self.compare.close()

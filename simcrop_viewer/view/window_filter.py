@@ -17,8 +17,7 @@ class WindowFilter(QObject):
         super().__init__(window.qt)
         self._window = window
         window.qt.setAcceptDrops(True)
-        for watched in (window.qt, *(pane.canvas for pane in window.panes.values())):
-            watched.installEventFilter(self)
+        window.qt.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         kind = event.type()

@@ -104,13 +104,22 @@ def jobs(mailbox: Mailbox):
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model so small that it looks at a scan in a moment."""
+    return _small_model(tmp_path_factory.mktemp("models") / "small", (32, 32, 16), (7, 7, 14))
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, that sees less of a scan, in larger patches."""
+    return _small_model(tmp_path_factory.mktemp("models") / "other", (20, 20, 10), (10, 10, 20))
+
+
+def _small_model(folder: Path, shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Path:
     from simcrop_core.input_spec import InputSpec
     from simcrop_core.model import VisionConfig, create_model, save_model
 
-    folder = tmp_path_factory.mktemp("models") / "small"
     model = create_model(
         "starter",
-        input_spec=InputSpec(shape=(32, 32, 16), spacing_mm=(7, 7, 14), patch_shape=(4, 4, 2)),
+        input_spec=InputSpec(shape=shape, spacing_mm=spacing_mm, patch_shape=(4, 4, 2)),
         vision=VisionConfig(depth=2, width=48, heads=4),
     )
     save_model(model, folder)

@@ -6,7 +6,7 @@ and taken away when it is closed, never in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,14 +23,11 @@ from simcrop_viewer.layers import Placed, PlaneName
 from simcrop_viewer.model.display import Display
 from simcrop_viewer.model.outlines import plane_outlines, solid_outlines
 from simcrop_viewer.model.windows import Window
+from simcrop_viewer.scene_cross import cross_layer, draw_cross, place_cross
 
 SceneName = Literal["axial", "coronal", "sagittal", "3d"]
 SCENES: tuple[SceneName, ...] = ("axial", "coronal", "sagittal", "3d")
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
-_CROSS_COLOR = "#ffd54f"
-_FRAME_COLOR, _FRAME_RINGS = "#ffffff", 6
-#: The crosshair is open around its middle, so that it hides nothing there.
-_CROSS_GAP_MM = 8.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +115,7 @@ class Scene:
                 self._take_over(ct, window)
             else:
                 self._set_up(ct, window)
-            self._place_cross(size)
+            self._place_cross()
             self.choose_scan()
             self._orient()
         self._letters()
@@ -137,7 +134,7 @@ class Scene:
             self.scan = tuple(self._plane_layer(ct, window, axis) for axis in range(3))
         else:
             self.scan = (layers.ct_layer(ct, window),)
-        self._cross = layers.lines_layer("Crosshair", _CROSS_COLOR, 1.0, opacity=0.7)
+        self._cross = cross_layer()
         for layer in (*self.scan, self._cross):
             self.viewer.add_layer(layer)
 
@@ -171,26 +168,10 @@ class Scene:
         layer.plane.thickness = 1
         return layer
 
-    def _place_cross(self, size_mm: NDArray[np.float64]) -> None:
-        """Lines in millimetres, about a pixel wide; in 2D they lie in whichever plane is shown."""
-        cross = self._cross
-        assert cross is not None
-        cross.edge_width = float(size_mm.max()) / 300
-        show_layer(cross, True)
-        if self.is_3d:
-            return
-        normal, *across = layers.ORDER[self.name]
-        # Rows for the cross, then for the frame, all within the scan: what lies elsewhere would be
-        # a part of the whole that a view shows.
-        rows, is_new = np.zeros((4 + 4 * _FRAME_RINGS, 2, 3)), len(cross.data) == 0
-        rows[:, 0, across] = self._bounds[:, across].mean(axis=0)
-        cross.data = rows
-        if is_new:  # colours are set once for all
-            cross.edge_color = [_CROSS_COLOR] * 4 + [_FRAME_COLOR] * (4 * _FRAME_RINGS)
-        scale, translate = np.ones(3), np.zeros(3)
-        scale[normal] = 4 * size_mm[normal]  # every plane is nearest to the lines'
-        translate[normal] = self._bounds[:, normal].mean()
-        cross.scale, cross.translate = scale, translate
+    def _place_cross(self) -> None:
+        assert self._cross is not None
+        place_cross(self._cross, self._bounds, None if self.is_3d else layers.ORDER[self.name])
+        show_layer(self._cross, True)
 
     def _orient(self) -> None:
         if self.is_3d:
@@ -286,38 +267,9 @@ class Scene:
             self.moved(layers.to_world(point))
 
     def _draw_cross(self) -> None:
-        if self._cross is None or self._cross not in self.viewer.layers:
-            return
-        across = layers.ORDER[self.name][1:]
-        low, high = self._bounds
-        lines = []
-        for axis in across:
-            for begin, end in (
-                (low[axis], self._position[axis] - _CROSS_GAP_MM),
-                (self._position[axis] + _CROSS_GAP_MM, high[axis]),
-            ):
-                start, direction = np.zeros((2, 3))
-                for other in across:
-                    start[other] = self._position[other]
-                start[axis], direction[axis] = begin, max(0.0, end - begin)
-                lines.append([start, direction])
-        layers.set_lines(self._cross, np.array([*lines, *self._frame(across)]))
-
-    def _frame(self, across: tuple[int, ...]) -> Iterator[list[NDArray[np.float64]]]:
-        """The sides of the frame, if there is one, in the pane's own plane: rings of lines, one
-        around the other, since all lines of a layer are of one width."""
-        if self.frame_mm is None or self._cross is None:
-            return
-        box = np.sort(layers.to_napari(np.array(self.frame_mm)), axis=0)
-        for ring in range(_FRAME_RINGS):
-            grown = ring * 0.9 * float(self._cross.edge_width)
-            corners = box + np.array([[-grown], [grown]])
-            for axis, other in (across, across[::-1]):
-                for side in corners[:, other]:
-                    start, direction = np.zeros((2, 3))
-                    start[axis], start[other] = corners[0, axis], side
-                    direction[axis] = corners[1, axis] - corners[0, axis]
-                    yield [start, direction]
+        if self._cross is not None and self._cross in self.viewer.layers:
+            across = layers.ORDER[self.name][1:]
+            draw_cross(self._cross, self._bounds, self._position, across, self.frame_mm)
 
     # -- evidence -------------------------------------------------------------------------------
 

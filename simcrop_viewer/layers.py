@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from napari.layers import Image, Labels, Vectors
+from napari.layers import Image, Labels, Layer, Vectors
 from napari.layers._scalar_field import ScalarFieldBase
 from napari.utils.colormaps import Colormap, DirectLabelColormap, ensure_colormap
 from numpy.typing import ArrayLike, NDArray
@@ -186,6 +186,21 @@ def heat_layer(heat: Placed, colormap: Colormap, name: str, *, flat: bool) -> Im
         multiscale=False,
         **heat.place,
     )
+
+
+#: What differs from scan to scan, is set anew with each, or follows the crosshair.
+_OF_THE_SCAN = {"scale", "translate", "contrast_limits", "plane", "visible", "name", "metadata"}
+
+
+def settings_of(layer: Layer) -> str:
+    """How a layer is drawn and turned, apart from what belongs to the scan in it."""
+    state = layer.as_layer_data_tuple()[1]
+    kept = {name: state[name] for name in sorted(state) if name not in _OF_THE_SCAN}
+    if isinstance(layer, Vectors):  # of lines, colours and width are set with each scan too
+        kept = {name: kept[name] for name in ("affine", "rotate", "shear", "opacity", "blending")}
+    if isinstance(layer, Image):
+        kept["normal"], kept["thickness"] = layer.plane.normal, layer.plane.thickness
+    return repr(kept)
 
 
 def lines_layer(name: str, color: str, width: float, **more: Any) -> Vectors:

@@ -78,6 +78,7 @@ class Scene:
         self._heat: list[Image] = []
         self._boxes: list[Vectors] = []
         self._cross: Vectors | None = None
+        self._settings: list[str] = []
         self._patches: PatchGrid | None = None
         self._position = np.zeros(3)
         self._bounds = np.zeros((2, 3))
@@ -124,9 +125,10 @@ class Scene:
 
     @property
     def is_set_up(self) -> bool:
-        """Whether all layers of a scan are here, none of them deleted by somebody."""
-        own = (*self.scan, self._cross)
-        return bool(self.scan) and all(layer in self.viewer.layers for layer in own)
+        """Whether all layers of a scan are here, and none was deleted or changed by somebody."""
+        own = [layer for layer in (*self.scan, self._cross) if layer is not None]
+        there = bool(own) and all(layer in self.viewer.layers for layer in own)
+        return there and [layers.settings_of(layer) for layer in own] == self._settings
 
     def _set_up(self, ct: Placed, window: Window) -> None:
         self.clear()
@@ -137,6 +139,7 @@ class Scene:
         self._cross = cross_layer()
         for layer in (*self.scan, self._cross):
             self.viewer.add_layer(layer)
+        self._settings = [layers.settings_of(layer) for layer in (*self.scan, self._cross)]
 
     def _take_over(self, ct: Placed, window: Window) -> None:
         if self.structures is not None and self.structures in self.viewer.layers:
@@ -146,8 +149,6 @@ class Scene:
             show_layer(evidence, False)
         for layer in self.scan:
             layer.data, layer.scale, layer.translate = ct.data_ZYX, ct.scale, ct.translate
-            # Nobody is to wonder where a scan is, or to measure by eye through somebody's gamma.
-            layer.opacity, layer.gamma, layer.colormap = 1.0, 1.0, "gray"
             layer.contrast_limits = window.limits
             show_layer(layer, True)
 

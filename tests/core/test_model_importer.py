@@ -453,6 +453,7 @@ def test_a_few_bytes_declared_as_terabytes(tmp_path: Path) -> None:
     assert refusal.value.code == "declares-too-much"
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_ends_at_the_limits(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(64 << 20)}, tmp_path / "flat.pth")
     with (

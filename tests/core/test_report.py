@@ -194,6 +194,7 @@ REPORT_LIKE = st.lists(
 ).map(" ".join)
 
 
+@settings(max_examples=50)
 @given(REPORT_LIKE)
 def test_spans_cover_any_text_in_order(text: str) -> None:
     try:

@@ -219,7 +219,7 @@ print("prepared", tally.prepared)
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_script_without_a_guard_is_told_so_in_one_sentence(tmp_path: Path, workers: int) -> None:
     script = tmp_path / "mine.py"
     script.write_text(_UNGUARDED)

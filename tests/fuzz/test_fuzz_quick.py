@@ -87,6 +87,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_short_campaign_finds_no_defect_and_can_be_repeated(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "SIMCROP_TEST_DATA"}
     done = subprocess.run(

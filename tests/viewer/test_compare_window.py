@@ -153,6 +153,7 @@ def test_each_models_find_is_on_its_side_of_the_picture(window, qtbot, study: Op
     window.studies.close()
 
 
+@pytest.mark.slow
 def test_closing_while_two_models_are_compared_leaves_nothing_behind(
     qtbot, monkeypatch, files, model_folder: Path, other_folder: Path
 ) -> None:

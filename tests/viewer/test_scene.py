@@ -184,7 +184,7 @@ def looks(scene: Scene) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("axcodes", "same_shape", "touched"),
-    [("RAS", True, False), ("SPL", False, False), ("SPL", True, True)],
+    [("RAS", True, False), ("SPL", False, True)],
 )
 def test_another_study_looks_as_if_it_had_been_the_first(
     session: Session,

@@ -546,7 +546,7 @@ def test_closing_while_work_runs_leaves_no_thread_behind(qtbot, files, model_fol
 
 def test_opening_and_closing_a_study_again_and_again_holds_no_scan(shared, qtbot, report) -> None:
     held = []
-    for _ in range(4):
+    for _ in range(2):
         volume = CTVolume(chest().copy(), Grid(chest().shape, AFFINE))
         held.append(weakref.ref(volume))
         shared.session.show(OpenStudy(volume, display_of(volume), report))

@@ -54,7 +54,11 @@ COLUMNS = [f"probe {share:.0%}" for share in SHARES] + ["segmentation 10%", "seg
 
 def write_data(place: Path, train: int, test: int, segmented: int, workers: int) -> None:
     """Both data sets with their lists; what is there is left."""
+    asked = {"train": train, "test": test, "segmented": segmented}
     if (place / "done.json").exists():
+        there = json.loads((place / "done.json").read_text())
+        if there != asked:
+            raise SystemExit(f"{place} holds data of other numbers: {there}.")
         return
     unseen = range(VALIDATION_SEED, VALIDATION_SEED + test)
     names = {f"train_{n + 1}_a_1": n for n in range(train)}
@@ -65,7 +69,7 @@ def write_data(place: Path, train: int, test: int, segmented: int, workers: int)
         labels = dict(zip(both, pool.map(make, both, both.values()), strict=True))
     write_ct_rate_lists(place, labels, names, tests)
     folder = place / "lists" / "LUNA16"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for share, name in ((0.1, "dataset_10.json"), (1.0, "dataset_100.json")):
         pairs = {
             "training": [luna_pair(n) for n in range(max(1, round(share * train)))],
@@ -73,7 +77,7 @@ def write_data(place: Path, train: int, test: int, segmented: int, workers: int)
         }
         numbered = {str(n): text for n, text in enumerate(("background", *STRUCTURES))}
         (folder / name).write_text(json.dumps({"labels": numbered, **pairs}))
-    (place / "done.json").write_text(json.dumps({"train": train, "test": test}))
+    (place / "done.json").write_text(json.dumps(asked))
 
 
 def write_scan(place: Path, segmented: range, name: str, seed: int) -> dict[str, int]:
@@ -105,7 +109,7 @@ def write_ct_rate_lists(
     place: Path, labels: dict[str, dict[str, int]], train: dict[str, int], test: dict[str, int]
 ) -> None:
     root, lists = place / "ct-rate", place / "lists" / "CT-Rate"
-    lists.mkdir(parents=True)
+    lists.mkdir(parents=True, exist_ok=True)
     facts = {
         "RescaleIntercept": 0, "RescaleSlope": 1, "XYSpacing": f"[{SPACING[0]}, {SPACING[1]}]",
         "ZSpacing": SPACING[2], "NumberofSlices": SHAPE[2],

@@ -96,7 +96,7 @@ def leave_out_plugins() -> None:
     from npe2 import PluginManager
 
     plugins = PluginManager.instance()
-    plugins.discover()
+    plugins.discover(include_npe1=True)
     for manifest in list(plugins.iter_manifests()):
         if manifest.name not in _OWN_PLUGINS and not plugins.is_disabled(manifest.name):
             plugins.disable(manifest.name)

@@ -189,18 +189,19 @@ def heat_layer(heat: Placed, colormap: Colormap, name: str, *, flat: bool) -> Im
 
 
 #: What differs from scan to scan, is set anew with each, or follows the crosshair.
-_OF_THE_SCAN = {"scale", "translate", "contrast_limits", "plane", "visible", "name", "metadata"}
+_OF_THE_SCAN = {"scale", "translate", "contrast_limits", "plane", "visible", "metadata"}
+#: What nobody but a person changes in layers whose look is drawn anew with each sentence.
+_OF_A_PERSON = ("name", "affine", "rotate", "shear")
 
 
-def settings_of(layer: Layer) -> str:
-    """How a layer is drawn and turned, apart from what belongs to the scan in it."""
+def settings_of(layer: Layer, *, of_scan: bool) -> str:
+    """How a layer is named and turned; of a scan's also how it is drawn, apart from what belongs
+    to the very scan in it."""
     state = layer.as_layer_data_tuple()[1]
+    if not of_scan:
+        return repr([*(state[name] for name in _OF_A_PERSON), str(layer.mode)])
     kept = {name: state[name] for name in sorted(state) if name not in _OF_THE_SCAN}
-    if isinstance(layer, Vectors):  # of lines, colours and width are set with each scan too
-        kept = {name: kept[name] for name in ("affine", "rotate", "shear", "opacity", "blending")}
-    if isinstance(layer, Image):
-        kept["normal"], kept["thickness"] = layer.plane.normal, layer.plane.thickness
-    return repr(kept)
+    return repr([kept, str(layer.mode), layer.plane.normal, layer.plane.thickness])
 
 
 def lines_layer(name: str, color: str, width: float, **more: Any) -> Vectors:

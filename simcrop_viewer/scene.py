@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
@@ -78,7 +79,7 @@ class Scene:
         self._heat: list[Image] = []
         self._boxes: list[Vectors] = []
         self._cross: Vectors | None = None
-        self._settings: list[str] = []
+        self._settings: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # as they were made
         self._patches: PatchGrid | None = None
         self._position = np.zeros(3)
         self._bounds = np.zeros((2, 3))
@@ -126,9 +127,13 @@ class Scene:
     @property
     def is_set_up(self) -> bool:
         """Whether all layers of a scan are here, and none was deleted or changed by somebody."""
-        own = [layer for layer in (*self.scan, self._cross) if layer is not None]
-        there = bool(own) and all(layer in self.viewer.layers for layer in own)
-        return there and [layers.settings_of(layer) for layer in own] == self._settings
+        own = (*self.scan, self._cross, *self._heat, *self._boxes)
+        there = bool(self.scan) and all(layer in self.viewer.layers for layer in own)
+        return there and all(
+            layers.settings_of(layer, of_scan=layer in self.scan) == self._settings.get(layer)
+            for layer in own
+            if layer is not None
+        )
 
     def _set_up(self, ct: Placed, window: Window) -> None:
         self.clear()
@@ -139,7 +144,8 @@ class Scene:
         self._cross = cross_layer()
         for layer in (*self.scan, self._cross):
             self.viewer.add_layer(layer)
-        self._settings = [layers.settings_of(layer) for layer in (*self.scan, self._cross)]
+        for layer in (*self.scan, self._cross):
+            self._settings[layer] = layers.settings_of(layer, of_scan=layer in self.scan)
 
     def _take_over(self, ct: Placed, window: Window) -> None:
         if self.structures is not None and self.structures in self.viewer.layers:
@@ -314,6 +320,7 @@ class Scene:
         with self.quiet():
             for layer in (heat, boxes):
                 self.viewer.add_layer(layer)
+                self._settings[layer] = layers.settings_of(layer, of_scan=False)
             self._raise_cross()
             self.choose_scan()
         self._heat[number : number + 1] = [heat]

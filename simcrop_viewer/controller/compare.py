@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from psygnal import Signal
@@ -17,6 +17,9 @@ from simcrop_viewer.model.body import Body, body_of
 from simcrop_viewer.model.jobs import Job, Jobs
 from simcrop_viewer.model.model_title import model_title
 from simcrop_viewer.model.session import Session
+
+if TYPE_CHECKING:
+    from simcrop_core.prepare import Placement
 
 State = Literal["off", "getting ready", "on"]
 
@@ -54,6 +57,7 @@ class CompareController:
         self._evidence = evidence
         self._jobs = jobs
         self._job: Job | None = None
+        self._encoding: Job | None = None  # the latest by which the second model sees a study
         self.comparison = Comparison(session, self.first, self.second)
         self._told_k = 0
         self._signals = (
@@ -65,7 +69,7 @@ class CompareController:
             (session.position_changed, self._move),
             (session.window_changed, self._set_window),
             (session.overlay.events, self._suit_overlay),
-            (evidence.encoding, self._keep_up),
+            (evidence.encoding, self._first_is_encoded_anew),
             (evidence.encoded_changed, self._keep_up),
             (evidence.model_changed, self._first_model_changed),
             (self.second.statements_changed, self._second_came),
@@ -101,8 +105,9 @@ class CompareController:
     def start(self, folder: str | Path) -> Job | None:
         """Load a second model and send the open study through it; then compare.
 
-        None, and a refusal, where no scan is open or there is no first model. What is shown stays
-        until all is there, and also where it fails or is cancelled.
+        None, and a refusal, where no scan is open or there is no first model. The four views stay
+        until all is there, and also where it fails or is cancelled; what another second model was
+        compared by goes once the weights of this one are read.
         """
         if self.session.study is None or self._evidence.model is None:
             scan = self.session.study is None
@@ -143,16 +148,19 @@ class CompareController:
         if job is not self._job:
             return
         if job.is_over and job.state != "done" and not self.second_evidence.is_encoded:
-            self.stop()  # it failed or was cancelled, and there is nothing to compare with
-        else:
-            self.changed.emit()
+            if job is self._encoding or self.second_evidence.model is None:
+                self.stop()  # it failed or was cancelled, and there is nothing to compare with
+                return
+            self._job = None  # another model was wanted; the one before goes on
+            self._keep_up()
+        self.changed.emit()
 
     def _loaded(self) -> None:
         if self.session.study is None:
             self.stop()
             return
         self._take_study()
-        self._encode()
+        self._encode(self._evidence.placed or self._evidence.placement)
 
     def _take_study(self) -> None:
         """Give the second model the study that is open."""
@@ -161,6 +169,8 @@ class CompareController:
         if self.second.study is study:
             return
         self.comparison.body = None
+        if self._job is self._encoding:  # of another study: it is cancelled now, which ends nothing
+            self._job = self._encoding = None
         self.second.show(study)
 
         def found(body: Body) -> None:
@@ -175,11 +185,12 @@ class CompareController:
             "Find the body", work, found, lane="read", failed=self.refused.emit, quiet=True
         )
 
-    def _encode(self) -> None:
+    def _encode(self, placement: Placement) -> None:
         second = self.second_evidence
-        second.device, second.placement = self._evidence.device, self._evidence.placement
+        second.device, second.placement = self._evidence.device, placement
         second.remember(self._questions())
-        self._follow(second.encode())
+        self._encoding = second.encode()
+        self._follow(self._encoding)
 
     def _encoded(self) -> None:
         if not self.second_evidence.is_encoded or self.state == "off":
@@ -211,15 +222,20 @@ class CompareController:
         if self.second.study is not None and study is not None and study.report is not None:
             self.second.set_report(study.report, study.volume_name)
 
-    def _keep_up(self, *_: object) -> None:
+    def _first_is_encoded_anew(self, *_: object) -> None:
+        self._see_the_same(self._evidence.placement)
+
+    def _keep_up(self) -> None:
+        if self._evidence.placed is not None:
+            self._see_the_same(self._evidence.placed)
+
+    def _see_the_same(self, placement: Placement) -> None:
         """The first model sees the study, or another part of it: so does the second."""
         second = self.second_evidence
         if self.state == "off" or second.model is None or self.session.study is None:
             return
-        if self.job is None and not (
-            second.is_encoded and second.placed == self._evidence.placement
-        ):
-            self._encode()
+        if self.job is None and not (second.is_encoded and second.placed == placement):
+            self._encode(placement)
 
     def _first_model_changed(self) -> None:
         if self._evidence.model is None:

@@ -61,7 +61,6 @@ class CompareScenes:
         if plane == self.plane:
             return
         for scene in self.scenes:
-            scene.clear()
             scene.name = plane
         for part in self._parts:
             part.refresh()

@@ -146,13 +146,24 @@ class Comparison:
         assert self.body is not None
         return standardised(result, statement.row, self.body.holds(result.patches.centers()))
 
-    def at(self, index: int, world_mm: ArrayLike) -> tuple[float | None, float | None]:
-        """Both models' standardised similarity to a statement at a RAS point; None beyond a
-        model's input."""
+    def at(self, index: int, world_mm: ArrayLike) -> tuple[float | None, float | None] | None:
+        """Both models' standardised similarity to a statement at a RAS point, of the patches whose
+        difference is drawn there; None beyond a model's input. None instead of both: not known
+        yet."""
         pair = self.pair(index)
         if pair is None or self.body is None:
-            return None, None
-        first, second = (self._at(statement, off_borders(world_mm)) for statement in pair)
+            return None
+        point, common = off_borders(world_mm), self._common_of(*pair)
+        cell = common.patches.patch_at(point)
+        if cell is not None:
+            drawn = int(common.first_N[cell]), int(common.second_N[cell])
+            if min(drawn) >= 0:
+                values = [
+                    self._standardised(s)[patch] for s, patch in zip(pair, drawn, strict=True)
+                ]
+                first, second = (float(v) if np.isfinite(v) else None for v in values)
+                return first, second
+        first, second = (self._at(statement, point) for statement in pair)
         return first, second
 
     def _at(self, statement: Statement, world_mm: ArrayLike) -> float | None:

@@ -18,23 +18,31 @@ _STEP_MM = 4.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """The patient with what is inside, lungs included, on a coarse grid of the scan's voxels."""
+    """The patient with what is inside, lungs included, on a coarse grid of the scan's voxels.
+
+    Attributes
+    ----------
+    mask_XYZ, grid
+        Every so many-th of the scan's voxels.
+    scan
+        The scan's own grid.
+    """
 
     mask_XYZ: NDArray[np.bool_]
     grid: Grid
+    scan: Grid
 
     def holds(self, world_N3: ArrayLike) -> NDArray[np.bool_]:
         """Whether RAS points lie in the body, ``(N,)``; none does beyond the scan."""
         voxel = np.floor(self.grid.to_voxel(world_N3) + 0.5).astype(int)
-        # The last of every n voxels may be up to n - 1 of the scan's before its border.
-        top = np.array(self.grid.shape) - 1
-        near = np.clip(voxel, 0, top)
-        there = (np.abs(voxel - near) <= 1).all(axis=-1)
+        near = np.clip(voxel, 0, np.array(self.grid.shape) - 1)
+        own = np.floor(self.scan.to_voxel(world_N3) + 0.5)
+        there = ((own >= 0) & (own < np.array(self.scan.shape))).all(axis=-1)
         return np.asarray(there & self.mask_XYZ[tuple(np.moveaxis(near, -1, 0))])
 
 
 def body_of(display: Display) -> Body:
-    """The largest connected thing denser than fat, with all that it encloses in an axial plane.
+    """The largest connected thing denser than air, with all that it encloses in axial planes.
 
     A table or clothes that do not touch the body in the coarse picture are left out.
     """
@@ -54,4 +62,4 @@ def body_of(display: Display) -> Body:
     up = world.index(2)
     planes = np.moveaxis(dense, up, 0)
     filled = np.stack([binary_fill_holes(plane) for plane in planes])
-    return Body(np.moveaxis(filled, 0, up), grid)
+    return Body(np.moveaxis(filled, 0, up), grid, display.grid)

@@ -185,8 +185,10 @@ class ComparePanel(QWidget):
         if not session.selection:
             self.here.setText("Choose a sentence.")
             return
-        first, second = self._compare.comparison.at(session.selection[-1], session.position_mm)
-        self.here.setText(f"At the crosshair: {_here(first, second)}")
+        found = self._compare.comparison.at(session.selection[-1], session.position_mm)
+        self.here.setText(
+            f"At the crosshair: {'not known yet.' if found is None else _here(*found)}"
+        )
 
     # -- choosing -------------------------------------------------------------------------------
 

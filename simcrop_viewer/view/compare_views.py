@@ -84,8 +84,7 @@ class CompareViews(QWidget):
             self._grid.addWidget(self.words, 1, 1)
         for column in range(3):
             self._grid.setColumnStretch(column, 1 if column < columns else 0)
-        self._grid.setRowStretch(0, 1)
-        self._grid.setRowStretch(1, 0 if in_a_row else 1)
+        self._stretch()
         self._later(self.fit)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -131,9 +130,14 @@ class CompareViews(QWidget):
         self._alone = pane if self._alone is None else None
         for other in self.panes:
             other.setVisible(self._alone in (None, other))
-        stretch = 0 if self._alone is self.panes[2] else 1
-        if not self._in_a_row:
-            self._grid.setRowStretch(0, stretch)
+        self._stretch()
+
+    def _stretch(self) -> None:
+        """Give the room to the rows in which there are panes now."""
+        above = self._in_a_row or self._alone is not self.panes[2]
+        below = not self._in_a_row and self._alone in (None, self.panes[2])
+        self._grid.setRowStretch(0, int(above))
+        self._grid.setRowStretch(1, int(below))
 
 
 def in_words(first: str, second: str, common: CommonGrid | None, top: tuple[int, int]) -> str:

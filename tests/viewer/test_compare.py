@@ -6,17 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_comparison import compare_by_hand, grid_of, marked
+from made_comparison import aligned, compare_by_hand, grid_of, marked
 from made_ct import AFFINE, chest, save_nifti
 from made_view import Desk, Mailbox
 
 from simcrop_core import align, load_model, read_volume
 from simcrop_core.encoded_cache import EncodedCache
 from simcrop_core.errors import SimCroPError
+from simcrop_core.geometry import Grid
+from simcrop_core.volume import CTVolume
 from simcrop_viewer import layers
 from simcrop_viewer.controller.compare import CompareController
 from simcrop_viewer.controller.compare_scenes import CompareScenes
 from simcrop_viewer.model.comparison import FULL_COLOUR_SD
+from simcrop_viewer.model.display import display_of
 from simcrop_viewer.model.jobs import Jobs
 from simcrop_viewer.model.session import OpenStudy, Session
 from simcrop_viewer.model.windows import PRESETS
@@ -190,6 +193,43 @@ def test_another_study_goes_through_both_models(compared: Pair, tmp_path: Path) 
     assert compared.compare.comparison.difference(0) is not None
 
 
+def test_a_study_that_is_opened_while_another_is_encoded_goes_through_both_too(
+    compared: Pair, study: OpenStudy
+) -> None:
+    evidence, compare = compared.desk.evidence, compared.compare
+    volume = CTVolume(np.roll(chest(), 3, axis=0), Grid(chest().shape, AFFINE))
+    compared.session.show(study)
+    evidence.encode()
+    assert compare.job is not None
+    assert "Encode" in compare.job.title
+    compared.session.show(OpenStudy(volume, display_of(volume), study.report))
+    evidence.encode()
+    compared.desk.wait()
+    assert compare.is_on
+    assert compared.refused == []
+    found = compare.comparison.pair(0)
+    assert found is not None
+    for statement in found:
+        assert statement.result is not None
+        assert statement.result.volume.sha256 == volume.sha256
+
+
+def test_a_placement_that_is_chosen_counts_once_the_first_model_is_asked(
+    compared: Pair, study: OpenStudy
+) -> None:
+    evidence, second = compared.desk.evidence, compared.compare.second_evidence
+    evidence.placement = "tiled"
+    compared.desk.studies.paste_report("Findings: Emphysema in both lungs.")
+    compared.desk.wait()
+    assert (evidence.placed, second.placed) == ("center", "center")
+    compared.session.show(study)
+    assert compared.compare.job is None  # nobody has asked for an encoding
+    evidence.encode()
+    compared.desk.wait()
+    assert (evidence.placed, second.placed) == ("tiled", "tiled")
+    assert compared.compare.is_on
+
+
 def test_questions_and_another_report_are_answered_by_both(compared: Pair) -> None:
     compared.desk.evidence.ask("a mass on the left")
     compared.desk.wait()
@@ -303,6 +343,28 @@ def test_differences_are_of_standard_deviations(by_hand) -> None:
     patch = found.common.patches.patch_at(middle + RIGHT + 1e-3)
     assert found.values_N[patch] == pytest.approx(first - second)
     assert first - second > FULL_COLOUR_SD
+
+
+@pytest.mark.parametrize("second_mm", [10, 12, 31])
+def test_what_is_told_at_a_point_is_what_is_drawn_there(
+    by_hand, study: OpenStudy, second_mm: float
+) -> None:
+    compare, _, middle = by_hand
+    rng = np.random.default_rng(0)
+    results = []
+    for size in (24, second_mm):
+        patches = grid_of((8, 8, 8), size, middle)
+        values = rng.normal(size=(len(study.report.sentences), len(patches)))  # type: ignore[union-attr]
+        results.append(aligned(study.volume, patches, values))
+    compare_by_hand(compare, study, *results)
+    found, told = compare.comparison.difference(0), 0
+    for point in middle + rng.uniform(-90, 90, (300, 3)):
+        cell = found.common.patches.patch_at(point)
+        if cell is not None and np.isfinite(found.values_N[cell]):
+            first, second = compare.comparison.at(0, point)
+            assert found.values_N[cell] == pytest.approx(first - second)
+            told += 1
+    assert told > 20
 
 
 def test_all_three_are_at_one_place_plane_window_and_zoom(by_hand, study: OpenStudy) -> None:

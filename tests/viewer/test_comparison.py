@@ -184,6 +184,15 @@ def test_the_body_holds_its_lungs_and_not_the_air_around(volume: CTVolume, obliq
     assert not body.holds(far[None])[0]
 
 
+def test_no_body_goes_beyond_the_scan() -> None:
+    grid = Grid((8, 8, 8), np.diag([5.0, 5, 5, 1]))
+    body = body_of(display_of(CTVolume(np.zeros((8, 8, 8), np.int16), grid)))
+    inside = [(36, 15, 15), (-2, 15, 15), (15, 15, 37)]
+    outside = [(39, 15, 15), (-4, 15, 15), (15, 15, 38)]  # half a voxel and more beyond the last
+    assert body.holds(np.array(inside)).tolist() == [True] * 3
+    assert body.holds(np.array(outside)).tolist() == [False] * 3
+
+
 def test_a_scan_of_air_alone_has_no_body() -> None:
     grid = Grid((8, 8, 8), np.diag([5.0, 5, 5, 1]))
     body = body_of(display_of(CTVolume(np.full((8, 8, 8), -1000, np.int16), grid)))

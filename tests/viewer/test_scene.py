@@ -165,7 +165,7 @@ def looks(scene: Scene) -> list[dict[str, object]]:
     seen: list[dict[str, object]] = []
     for layer in scene.viewer.layers:
         if layer.visible:
-            names = ("name", "scale", "translate", "opacity", "gamma", "contrast_limits")
+            names = ("name", "scale", "translate", "opacity", "gamma", "contrast_limits", "affine")
             facts = {n: np.asarray(getattr(layer, n)).tolist() for n in names if hasattr(layer, n)}
             facts["data"] = np.asarray(layer.data)
             facts["colormap"] = getattr(getattr(layer, "colormap", None), "name", None)
@@ -200,7 +200,7 @@ def test_another_study_looks_as_if_it_had_been_the_first(
     for layer in (layer for scene in shown.values() for layer in scene.scan):
         layer.visible = False  # by somebody, in napari's own controls
         if touched:
-            layer.gamma, layer.affine = 1.7, np.diag([1, -1, 1, 1])
+            layer.affine, layer.name = np.diag([1, -1, 1, 1]), "Doe John"
     shape = (50, 41, 36)
     grid = Grid(shape, axis_aligned_affine(axcodes, (6.0, 7.0, 9.5), (31, -12, 480), shape))
     hu = np.random.default_rng(5).integers(-1000, 900, shape).astype(np.int16)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TENSORBOARD_NAME = "tensorboard"
+from simcrop_core.train.run import TENSORBOARD_NAME
 
 
 class Curves:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,8 +44,9 @@ CONFIG_NAME = "config.json"
 STOP_NAME = "stop"
 CHECKPOINTS_NAME = "checkpoints"
 SCANS_NAME = "scans"
+TENSORBOARD_NAME = "tensorboard"
 # What a run that took no step leaves behind.
-_OF_NO_STEP = (CONFIG_NAME, EVENTS_NAME, "quarantine.jsonl")
+_OF_NO_STEP = (CONFIG_NAME, EVENTS_NAME, "quarantine.jsonl", TENSORBOARD_NAME)
 # What may differ when a run is resumed: losses stay as they would have been, to the last bit or,
 # for the second half, but for rounding.
 _FREE = {
@@ -125,7 +127,10 @@ class Run:
             _refuse_run(place)  # another was faster
             remove_partial(place, [CONFIG_NAME])
             for name in _OF_NO_STEP:
-                (place / name).unlink(missing_ok=True)
+                if (place / name).is_dir():
+                    shutil.rmtree(place / name)
+                else:
+                    (place / name).unlink(missing_ok=True)
             _write_config(place, config)
             return cls(place, config, lock)
         except BaseException:
@@ -273,9 +278,10 @@ def _refuse_other_things(place: Path) -> None:
     except OSError as e:
         raise _cannot_make(e, place) from e
     entries -= {LOCK_NAME, STOP_NAME, LOG_NAME, "phantoms", SCANS_NAME, *_OF_NO_STEP}
-    if any(not is_partial(name, [CONFIG_NAME]) for name in entries):
+    others = sorted(name for name in entries if not is_partial(name, [CONFIG_NAME]))
+    if others:
         raise SimCroPError(
-            "This folder holds other things",
+            f"This folder holds other things ({', '.join(others[:3])})",
             code="exists",
             remedy="Name a new or an empty folder.",
             path=place,

@@ -157,7 +157,7 @@ def test_training_beats_an_untrained_start(
         assert found is not None
         return found.value
 
-    before, after = dice(1), dice(30)
+    before, after = dice(1), dice(60)
     assert after > before + 0.12
 
 

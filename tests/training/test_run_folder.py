@@ -33,6 +33,7 @@ from simcrop_core.train.checkpoint import (
     whole_state,
     write_checkpoint,
 )
+from simcrop_core.train.curves import Curves
 from simcrop_core.train.events import (
     EventLog,
     checkpoint_event,
@@ -220,6 +221,18 @@ def test_a_run_killed_while_its_configuration_was_written_is_begun_anew(
     Run.create(tmp_path / "run", config).close()
     assert read_run_config(tmp_path / "run") == config
     assert not hidden.exists()
+
+
+def test_a_run_killed_before_its_first_step_is_begun_anew(tmp_path: Path, store: Path) -> None:
+    config = tiny_config(store)
+    Run.create(tmp_path / "run", config).close()
+    curves = Curves(tmp_path / "run", 0)
+    curves.close()
+    assert (tmp_path / "run" / "tensorboard").is_dir()
+    changed = tiny_config(store, run={"seed": 3})
+    assert Run.check(tmp_path / "run", changed, resume=True) is False
+    Run.create(tmp_path / "run", changed).close()
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_whether_a_folder_can_be_trained_in_is_known_before_a_model_is_built(
